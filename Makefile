@@ -1,0 +1,52 @@
+# Two commands matter: `make lab` opens the course, `make test` proves that all of it works.
+# Both prepare .venv when that is needed and do nothing of the kind when it is not.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# The Python that .venv is made from: the first of these that runs and is new enough.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$name && break; done)
+LAB_ARGS ?=
+PIP_ARGS ?=
+CELL_TIMEOUT ?= 120
+NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
+
+.PHONY: lab test lint browser notebooks clean
+.DELETE_ON_ERROR:
+
+lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
+	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+test: $(STAMP)  ## unit and contract tests, then every notebook from top to bottom
+	MPLBACKEND=Agg $(RUN) -m pytest
+	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) notebooks
+
+lint: $(STAMP)  ## style (notebooks too) and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+browser: $(STAMP)  ## JupyterLab in headless Chromium; pictures of it land in build/browser
+	$(RUN) -m pytest -m browser -rs tests/browser
+
+notebooks: $(STAMP)  ## run all (or NOTEBOOKS=...) and store their outputs
+	env -u MPLBACKEND $(RUN) .ci/run_notebooks.py $(NOTEBOOKS)
+
+clean:  ## remove what tests and tools left behind; .venv and data stay
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find kdlib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing kdlib and what it needs into $(VENV); the first time this takes some minutes."
+	$(RUN) -m pip install -qq $(PIP_ARGS) -e '.[lab,dev]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer found. Install one, or name it: make lab PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) does not run or is older than 3.10. Name another: make lab PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: ensurepip is missing. On Debian or Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,10 @@
+"""``python -m kdlib``."""
+
+import sys
+
+from kdlib.cli import app, expand
+
+try:
+    app(expand(sys.argv[1:]), prog_name="python -m kdlib")
+except ValueError as error:
+    sys.exit(f"kdlib: {error}")

@@ -1,0 +1,92 @@
+"""Detectors without a student, to measure distillers against: nothing is trained, the teacher's features are remembered.
+
+``mean`` compares every position with the mean normal feature at that position, ``nearest`` every patch with the most
+similar of a few thousand normal patches wherever they came from (the idea of PatchCore, Roth et al., CVPR 2022, with random
+instead of greedy sampling and without its re-weighting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlib import maps
+from kdlib.methods.base import Distiller, DistillerConfig, Loader
+from kdlib.types import Pairs, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(DistillerConfig):
+    """Settings of both baselines.
+
+    Attributes:
+        patches: Normal patches that ``nearest`` remembers.
+    """
+
+    strides: tuple[int, ...] = (8, 16)
+    patches: int = 4000
+
+
+class Baseline(Distiller):
+    """Remembers the teacher's features in one pass; ``fit`` finds no phase to train."""
+
+    config: BaselineConfig
+
+    def __init__(self, config: BaselineConfig | None = None) -> None:
+        super().__init__(config or BaselineConfig())
+
+    def phases(self, loader: Loader) -> Iterator[Phase]:
+        self.remember([self.teach(batch.image, batch.teacher) for batch in loader])
+        yield from ()
+
+    def remember(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        """Keeps what is needed of the normal features, [B, C, h, w] per level and batch."""
+        raise NotImplementedError
+
+
+class MeanFeature(Baseline):
+    """One minus the cosine between a feature and the mean normal feature at the same position."""
+
+    name = "mean"
+
+    def remember(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        for i, level in enumerate(zip(*batches, strict=True)):
+            self.register_buffer(f"mean_{i}", torch.cat([f.float() for f in level]).mean(0, keepdim=True))
+
+    def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
+        t = self.teach(x, teacher)
+        return [(f, self.get_buffer(f"mean_{i}").expand_as(f)) for i, f in enumerate(t)]
+
+
+class NearestPatch(Baseline):
+    """Euclidean distance from each patch to the nearest remembered normal patch."""
+
+    name = "nearest"
+    config: BaselineConfig
+
+    def remember(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        patches = torch.cat([self._patches(features).flatten(0, 2) for features in batches])
+        keep = torch.randperm(len(patches))[: self.config.patches]
+        self.register_buffer("memory", patches[keep])
+
+    def anomaly_map(self, x: Tensor) -> Tensor:
+        patches = self._patches(self.teach(x))
+        with torch.autocast(x.device.type, enabled=False):
+            nearest = torch.cdist(patches.flatten(1, 2), self.get_buffer("memory")).amin(2).view(patches.shape[:3])
+        amap = F.interpolate(nearest[:, None], size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return maps.gaussian_blur(amap, self.config.blur * min(x.shape[-2:]) / 256)
+
+    @staticmethod
+    def _patches(features: Sequence[Tensor]) -> Tensor:
+        """All levels, smoothed over 3 x 3 positions, at the finest level's size: [B, h, w, C]."""
+        size = features[0].shape[-2:]
+        smooth = [F.avg_pool2d(f.float(), 3, 1, 1, count_include_pad=False) for f in features]
+        aligned = [F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth]
+        return torch.cat(aligned, dim=1).permute(0, 2, 3, 1).contiguous()
+
+
+PRESETS = {"quick": BaselineConfig()}

@@ -1,0 +1,165 @@
+"""The workshop: six rendered products with defects and pixel-exact masks, written in the MVTec AD layout.
+
+Every picture comes from generators seeded with (seed, product, split, index), so it is the same in any order and with any
+number of threads. Threads, not processes: they need no guard in scripts and work in notebooks on every system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from kdlib.datasets.workshop import brushed_metal, capsule, circuit_board, fabric, hex_nut, tiles
+from kdlib.datasets.workshop.scene import Painter, Shot, shoot
+
+VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A category: how it is painted and the defects it may have."""
+
+    paint: Painter
+    defects: tuple[str, ...]
+
+
+PRODUCTS = {
+    "brushed_metal": Product(brushed_metal.paint, brushed_metal.DEFECTS),
+    "capsule": Product(capsule.paint, capsule.DEFECTS),
+    "circuit_board": Product(circuit_board.paint, circuit_board.DEFECTS),
+    "fabric": Product(fabric.paint, fabric.DEFECTS),
+    "hex_nut": Product(hex_nut.paint, hex_nut.DEFECTS),
+    "tiles": Product(tiles.paint, tiles.DEFECTS),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Pictures per category: normal ones for training and test, and test pictures of each of the four defects."""
+
+    train: int = 60
+    test: int = 20
+    per_defect: int = 6
+
+
+FULL = Counts()
+
+
+def render(
+    root: Path, *, categories: Iterable[str] | None = None, seed: int = 0, progress: bool = True, counts: Counts = FULL
+) -> Path:
+    """Render the categories that are not there yet; safe to interrupt and to call again.
+
+    Args:
+        root: Folder that receives one folder per category.
+        categories: Names to render, all by default.
+        seed: Another seed gives another set of pictures.
+        progress: Whether to show a progress bar.
+        counts: Pictures per category.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: A category is not known, or its folder holds pictures of another seed or other counts.
+        FileExistsError: A folder of a category's name was not written by this function.
+    """
+    root, names = Path(root), tuple(PRODUCTS) if categories is None else tuple(categories)
+    for name in names:
+        if name not in PRODUCTS:
+            raise ValueError(f"unknown workshop category '{name}'; known are {', '.join(PRODUCTS)}")
+    missing = [name for name in names if not _complete(root / name, seed, counts)]
+    if missing:
+        root.mkdir(parents=True, exist_ok=True)
+        total = len(missing) * (counts.train + counts.test + 4 * counts.per_defect)
+        with tqdm(total=total, desc="rendering workshop", unit="image", disable=not progress) as bar:
+            for name in missing:
+                _render_category(root, name, seed, counts, bar)
+    return root
+
+
+def picture(name: str, *, seed: int = 0, split: str = "train", defect: str | None = None, index: int = 0, of: int = 6) -> Shot:
+    """One picture of the set with its defect-free twin and mask; `split` counts for normal pictures only.
+
+    Args:
+        name: Category.
+        seed: Seed of the set.
+        split: "train" or "test".
+        defect: Defect type, or None for a normal picture.
+        index: Number of the picture within its folder.
+        of: Pictures of that defect; severity rises with `index` from faint to obvious.
+    """
+    folder = defect or split
+    key = [seed, zlib.crc32(f"{name}/{folder}".encode()), index]
+    severity = (index + np.random.default_rng([*key, 99]).uniform()) / of
+    return shoot(PRODUCTS[name].paint, key, defect, float(severity))
+
+
+def _complete(folder: Path, seed: int, counts: Counts) -> bool:
+    """Whether the category is there. Pictures of an older version of the renderer count as missing."""
+    if not folder.exists():
+        return False
+    if not (folder / MANIFEST).is_file():
+        raise FileExistsError(f"{folder} has no {MANIFEST}, so the workshop did not write it; move it or choose another root")
+    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    wanted = {"version": VERSION, "seed": seed, "counts": asdict(counts)}
+    if found == wanted:
+        return True
+    if found["version"] != VERSION:
+        return False
+    raise ValueError(f"{folder} was rendered with {found}, but {wanted} is asked for; delete it or choose another root")
+
+
+def _jobs(name: str, counts: Counts) -> Iterator[tuple[str, str | None, int]]:
+    """(split, defect, index) of every picture of a category."""
+    yield from (("train", None, i) for i in range(counts.train))
+    yield from (("test", None, i) for i in range(counts.test))
+    yield from (("test", defect, i) for defect in PRODUCTS[name].defects for i in range(counts.per_defect))
+
+
+def _render_category(root: Path, name: str, seed: int, counts: Counts, bar: tqdm) -> None:
+    """Render a category beside its place and move it there when it is complete."""
+    with tempfile.TemporaryDirectory(dir=root, prefix=".rendering-", ignore_cleanup_errors=True) as temporary:
+        folder, target = Path(temporary) / name, root / name
+
+        def write(job: tuple[str, str | None, int]) -> None:
+            split, defect, index = job
+            _write(folder, job, picture(name, seed=seed, split=split, defect=defect, index=index, of=counts.per_defect))
+            bar.update()
+
+        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+            try:
+                list(pool.map(write, _jobs(name, counts)))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        manifest = {"version": VERSION, "seed": seed, "counts": asdict(counts)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        if target.exists() and not _complete(target, seed, counts):
+            shutil.rmtree(target)
+        if not target.exists():
+            os.replace(folder, target)
+
+
+def _write(folder: Path, job: tuple[str, str | None, int], shot: Shot) -> None:
+    """Save picture and mask under the names of the MVTec AD layout."""
+    split, defect, index = job
+    image = folder / split / (defect or "good") / f"{index:03d}.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(shot.image).save(image, compress_level=3)
+    if defect and shot.mask is not None:
+        mask = folder / "ground_truth" / defect / f"{index:03d}_mask.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shot.mask.astype(np.uint8) * 255).save(mask)

@@ -1,0 +1,107 @@
+"""A zinc-plated hex nut on a rubber mat, lying in any rotation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdlib.datasets.workshop.noise import Array, band, jitter, smooth
+from kdlib.datasets.workshop.optics import CANVAS, linear, mix, pose, slopes
+from kdlib.datasets.workshop.scene import Flaw
+from kdlib.datasets.workshop.shapes import blob, cover, hexagon, polyline, wander
+
+DEFECTS = ("chipped_corner", "damaged_thread", "rust", "scratch")
+FLAT = 72.0
+BORE = 40.0
+THREAD = 4.5
+
+
+def _chip(flaw: Flaw, u: Array, v: Array) -> Array:
+    """Signed distance to the piece that is broken off a corner."""
+    corner = np.pi / 6 + np.pi / 3 * flaw.rng.integers(6)
+    reach = FLAT / np.cos(np.pi / 6) + 3
+    return blob(flaw.rng, u, v, (reach * np.cos(corner), reach * np.sin(corner)), flaw.between(9.5, 23), 0.14)
+
+
+def _worn_thread(flaw: Flaw, phi: Array, rough: Array) -> Array:
+    """Share [h, w] of damage along the wall of the bore."""
+    middle, half = flaw.rng.uniform(-np.pi, np.pi), flaw.between(0.2, 0.7)
+    away = np.abs((phi - middle + np.pi) % (2 * np.pi) - np.pi)
+    return cover((away - half) * 20 + 2 * rough, 3)
+
+
+def _rust(flaw: Flaw, u: Array, v: Array) -> Array:
+    """Coverage of a rusty patch on the face."""
+    phi, r = flaw.rng.uniform(-np.pi, np.pi), flaw.rng.uniform(BORE + 8, FLAT - 6)
+    patch = blob(flaw.rng, u, v, (r * np.cos(phi), r * np.sin(phi)), flaw.between(4, 16), 0.2)
+    return cover(patch / 6 - band(flaw.rng, CANVAS, 8, 70, slope=0.6) + 0.4, 0.5)
+
+
+def _scratch(flaw: Flaw, u: Array, v: Array) -> Array:
+    """Coverage of a scratch over the face."""
+    phi, r = flaw.rng.uniform(-np.pi, np.pi), flaw.rng.uniform(BORE + 10, FLAT - 8)
+    heading = phi + np.pi / 2 + flaw.rng.normal(0, 0.6)
+    start = (r * np.cos(phi), r * np.sin(phi))
+    distance, position = polyline(u, v, wander(flaw.rng, start, heading, flaw.between(26, 66), 0.07))
+    return cover(distance - flaw.between(0.7, 1.3), 0.5) * np.sin(np.pi * np.clip(position, 0.05, 0.95)) ** 0.5
+
+
+def _mat(rng: np.random.Generator, shadow: Array) -> Array:
+    """The grey-blue rubber mat under the nut, darker where the shadow falls."""
+    grain = band(rng, CANVAS, 40, 220)
+    dust = cover(3.1 - band(rng, CANVAS, 30, 120), 0.4)
+    mat = jitter(rng, linear(92, 104, 116), 0.12) * (1 + 0.10 * grain + 0.06 * smooth(rng, CANVAS, 6))[..., None]
+    return mix(mat, linear(170, 172, 170), 0.6 * dust) * (1 - 0.72 * shadow)[..., None]
+
+
+def _metal(rng: np.random.Generator, u: Array, v: Array, relief: Array, turning: float) -> Array:
+    """Zinc: a turned face whose gleam fans out from the middle, and a room mirrored in the slopes."""
+    phi, r = np.arctan2(v, u), np.hypot(u, v)
+    rings = np.interp(r, np.arange(0, 140, 0.5), rng.normal(0, 1, 280)).astype(np.float32)
+    patina = band(rng, CANVAS, 2, 40, slope=1.0)
+    lamp = rng.normal(-2.2, 0.25) - turning
+    fan = np.abs(np.cos(phi - lamp + 0.05 * rings)) ** 6
+    gx, gy = slopes(relief)
+    cos, sin = np.cos(lamp), np.sin(lamp)
+    facing = -(gx * cos + gy * sin) if turning == 0 else -(gx * np.cos(lamp + turning) + gy * np.sin(lamp + turning))
+    room = 0.26 + 0.40 * fan * (np.hypot(gx, gy) < 0.25) + 0.85 * np.clip(facing, -0.5, 1.0) * np.exp(-np.abs(facing) / 1.5)
+    zinc = jitter(rng, linear(196, 198, 196), 0.05)
+    return zinc * (np.maximum(room, 0.06) * (1 + 0.05 * rings + 0.06 * patina) * 1.75)[..., None]
+
+
+def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
+    """Linear light [CANVAS, CANVAS, 3] of the nut."""
+    turning = rng.uniform(0, 2 * np.pi)
+    u, v = pose(rng, shift=9, turn=0, angle=turning)
+    rough = band(rng, CANVAS, 10, 90, slope=0.5)
+    flat, bore = FLAT * (1 + rng.normal(0, 0.008)), BORE * (1 + rng.normal(0, 0.012))
+    r, phi = np.hypot(u, v), np.arctan2(v, u)
+    outline = np.maximum(hexagon(u, v, flat), (r - flat * 1.13) * 0.8) + 0.15 * rough
+    if flaw and flaw.kind == "chipped_corner":
+        outline = np.maximum(outline, -_chip(flaw, u, v) + 0.8 * rough)
+    throw = rng.normal(9, 2), rng.normal(-0.9, 0.2) + turning
+    su, sv = u - throw[0] * np.cos(throw[1] - 2 * turning), v - throw[0] * np.sin(throw[1] - 2 * turning)
+    shadow = np.maximum(hexagon(su, sv, flat), (np.hypot(su, sv) - flat * 1.13) * 0.8)
+    wall = (r - bore) / THREAD
+    relief = -np.maximum(r - flat * 1.0, 0) * 0.55 - 5 * np.exp(np.minimum(outline, 0) / 1.2)
+    relief = relief - np.maximum(bore + 3.5 - r, 0) * 0.8 + 0.05 * rough
+    helix = (wall * 2.6 + phi / (2 * np.pi)) % 1
+    depth = np.clip(-wall, 0, 1)
+    thread = (0.25 + 0.75 * np.abs(2 * helix - 1)) * (1 - 0.55 * depth)
+    metal = _metal(rng, u, v, relief, turning)
+    side = 0.65 + 0.45 * np.cos(phi + turning - (throw[1] - turning) * 0 - 0.9)
+    bore_wall = jitter(rng, linear(150, 150, 148), 0.06) * (thread * side)[..., None]
+    if flaw and flaw.kind == "damaged_thread":
+        worn = _worn_thread(flaw, phi, rough)
+        torn = jitter(flaw.rng, linear(176, 172, 166), 0.1) * (0.45 + 0.25 * rough)[..., None]
+        bore_wall = mix(bore_wall, np.maximum(torn, 0.02), worn * flaw.between(0.55, 1))
+        wall = wall + worn * flaw.between(0.1, 0.5) * rough
+    elif flaw and flaw.kind == "rust":
+        brown = linear(126, 74, 42) * (1 + 0.25 * rough)[..., None]
+        metal = mix(metal, brown, _rust(flaw, u, v) * flaw.between(0.5, 0.9))
+    elif flaw and flaw.kind == "scratch":
+        metal = metal * (1 + flaw.rng.choice([-1, 1]) * flaw.between(0.4, 0.8) * _scratch(flaw, u, v))[..., None]
+    mat = _mat(rng, cover(shadow, 9) * 0.9)
+    inner = cover(bore - THREAD - r, 0.8)
+    below = mat * (0.30 + 0.0 * r)[..., None]
+    picture = mix(mix(below, bore_wall, inner), metal, cover(-wall * THREAD, 0.7))
+    return mix(mat, picture, cover(outline, 0.8))

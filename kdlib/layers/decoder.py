@@ -1,0 +1,52 @@
+"""The student of reverse distillation: a ResNet turned around, from one embedding to the whole pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kdlib.layers.residual import Kind, initialise, stage, without_last_relu
+
+
+class PyramidDecoder(nn.Module):
+    """Restores features fine to coarse (c1, c2, c3) from an embedding at half the coarsest level's size.
+
+    Source: RD, section 3.1; layers from RD4AD's code. There are no skip connections from the teacher.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        channels: Sequence[int],
+        *,
+        kind: Kind = "basic",
+        blocks: Sequence[int] = (2, 2, 2),
+        wide: bool = False,
+        signed: bool = False,
+    ) -> None:
+        """Args:
+        c_in: Channels of the embedding.
+        channels: Channels to restore, fine to coarse.
+        kind: Residual block.
+        blocks: Blocks per stage, coarse to fine.
+        wide: See :func:`kdlib.layers.residual.stage`.
+        signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
+        """
+        super().__init__()
+        widths = [c_in, *reversed(channels)]
+        self.stages = nn.ModuleList(
+            stage(kind, a, b, n, scale="up", wide=wide) for a, b, n in zip(widths, widths[1:], blocks, strict=False)
+        )
+        initialise(self)
+        if signed:
+            for row in self.stages:
+                without_last_relu(row[-1])
+
+    def forward(self, embedding: Tensor) -> list[Tensor]:
+        """Student features fine to coarse, [B, C, h, w] each, from an embedding [B, c_in, h, w]."""
+        features = []
+        for row in self.stages:
+            embedding = row(embedding)
+            features.append(embedding)
+        return features[::-1]

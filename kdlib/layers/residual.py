@@ -1,0 +1,67 @@
+"""Residual blocks of reverse distillation: timm's ResNet blocks, kept, strided down or turned around to double the size."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+Kind = Literal["basic", "bottleneck"]
+
+
+def stage(
+    kind: Kind, c_in: int, c_out: int, blocks: int, *, scale: Literal["down", "up"], wide: bool = False
+) -> nn.Sequential:
+    """A row of residual blocks whose first halves ("down") or doubles ("up") height and width.
+
+    Args:
+        kind: ``basic`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1).
+        c_in: Channels in.
+        c_out: Channels out; a multiple of 4 for bottlenecks.
+        blocks: Number of blocks.
+        scale: What the first block does to the size.
+        wide: Bottlenecks of half instead of a quarter of the output's channels, as in wide ResNets.
+    """
+    make = _down if scale == "down" else _up
+    rest = [_block(kind, c_out, c_out, wide) for _ in range(blocks - 1)]
+    return nn.Sequential(make(kind, c_in, c_out, wide), *rest)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming-normal (fan out) for convolutions, PyTorch's default for transposed ones. Source: RD4AD's code."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+
+def without_last_relu(block: BasicBlock | Bottleneck) -> None:
+    """Lets a block's output be negative, for teachers whose features are."""
+    setattr(block, "act2" if isinstance(block, BasicBlock) else "act3", nn.Identity())
+
+
+def _block(
+    kind: Kind, c_in: int, c_out: int, wide: bool, stride: int = 1, shortcut: nn.Module | None = None
+) -> nn.Module:
+    if kind == "basic":
+        return BasicBlock(c_in, c_out, stride=stride, downsample=shortcut)
+    return Bottleneck(c_in, c_out // 4, stride=stride, downsample=shortcut, base_width=128 if wide else 64)
+
+
+def _down(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
+    shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=2, bias=False), nn.BatchNorm2d(c_out))
+    return _block(kind, c_in, c_out, wide, stride=2, shortcut=shortcut)
+
+
+def _up(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
+    shortcut = nn.Sequential(_doubling(c_in, c_out), nn.BatchNorm2d(c_out))
+    block = _block(kind, c_in, c_out, wide, shortcut=shortcut)
+    if kind == "basic":
+        block.conv1 = _doubling(c_in, c_out)
+    else:
+        block.conv2 = _doubling(block.conv2.in_channels, block.conv2.out_channels)
+    return block
+
+
+def _doubling(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(c_in, c_out, 2, stride=2, bias=False)

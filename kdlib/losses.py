@@ -1,0 +1,52 @@
+"""Distances between a teacher's and a student's feature maps.
+
+Three facts to keep in mind (taught in notebooks 01 and 02). For unit vectors half the squared L2 distance *is* one minus
+the cosine. Reductions differ by large constants between public codes, which plain SGD feels and Adam hardly does. A cosine
+over the whole flattened map and a mean of cosines per position are different losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlib.types import Pairs
+
+
+def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
+    """One minus the cosine over channels at every position.
+
+    Args:
+        t: Teacher features [B, C, h, w].
+        s: Student features [B, C, h, w].
+
+    Returns:
+        Distances [B, h, w] in float32, in 0..2 (0..1 where both are non-negative).
+    """
+    return 1 - F.cosine_similarity(t.float(), s.float(), dim=1)
+
+
+def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
+    """Squared L2 distance of channel-normalised features at every position, [B, h, w], in 0..4.
+
+    Equals ``2 * cosine_distance``. Source: STPM, official code.
+    """
+    return (F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1)).pow(2).sum(1)
+
+
+def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
+    """Mean over images and positions of :func:`cosine_distance`, a scalar. Source: RD, the paper's equations 1-2."""
+    return cosine_distance(t, s).mean()
+
+
+def global_cosine(t: Tensor, s: Tensor) -> Tensor:
+    """One minus the cosine of whole maps flattened to one vector per image, mean over images. Source: RD4AD's code."""
+    return (1 - F.cosine_similarity(t.float().flatten(1), s.float().flatten(1), dim=1)).mean()
+
+
+def over_levels(pairs: Pairs, distance: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Applies a scalar distance to every level and sums: ``{"total", "level_0", ...}``."""
+    levels = {f"level_{i}": distance(t, s) for i, (t, s) in enumerate(pairs)}
+    return {"total": sum(levels.values()), **levels}  # type: ignore[dict-item]

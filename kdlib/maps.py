@@ -1,0 +1,107 @@
+"""From teacher-student pairs to an anomaly map and an image score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlib.losses import cosine_distance
+from kdlib.types import Pairs
+
+Fusion = Literal["sum", "mean", "product", "max"]
+_FUSE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda levels: levels.sum(0),
+    "mean": lambda levels: levels.mean(0),
+    "product": lambda levels: levels.prod(0),
+    "max": lambda levels: levels.amax(0),
+}
+
+
+def level_maps(
+    pairs: Pairs,
+    size: Sequence[int],
+    *,
+    distance: Callable[[Tensor, Tensor], Tensor] = cosine_distance,
+    align_corners: bool = False,
+) -> Tensor:
+    """Distance map of every level, brought to one size.
+
+    Args:
+        pairs: (teacher, student) features per level.
+        size: Height and width of the result in pixels.
+        distance: Maps two [B, C, h, w] to distances [B, h, w].
+        align_corners: Convention of the bilinear resize. STPM's code uses False, RD4AD's True; they differ by up to half
+            a feature cell.
+
+    Returns:
+        [L, B, 1, H, W] in float32.
+    """
+    return torch.stack(
+        [
+            F.interpolate(distance(t, s)[:, None], size=tuple(size), mode="bilinear", align_corners=align_corners)
+            for t, s in pairs
+        ]
+    )
+
+
+def fuse(
+    pairs: Pairs,
+    size: Sequence[int],
+    *,
+    how: Fusion = "sum",
+    blur: float = 4.0,
+    distance: Callable[[Tensor, Tensor], Tensor] = cosine_distance,
+    align_corners: bool = False,
+) -> Tensor:
+    """Anomaly map [B, 1, H, W]: level maps, fused over levels, then blurred.
+
+    Args:
+        pairs: (teacher, student) features per level.
+        size: Height and width of the images in pixels.
+        how: ``sum`` and ``mean`` keep a defect seen at one level, ``product`` wants all levels to agree.
+        blur: Standard deviation of the Gaussian in pixels of a 256 px image; scales with the image. 0 switches it off.
+        distance: See :func:`level_maps`.
+        align_corners: See :func:`level_maps`.
+    """
+    if how not in _FUSE:
+        raise ValueError(f"unknown fusion '{how}'; expected one of {sorted(_FUSE)}")
+    amap = _FUSE[how](level_maps(pairs, size, distance=distance, align_corners=align_corners))
+    return gaussian_blur(amap, blur * min(size) / 256)
+
+
+def gaussian_blur(amap: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian blur of maps [B, 1, H, W], truncated at four sigma, edges reflected.
+
+    Equals ``scipy.ndimage.gaussian_filter`` in its default mode, on any device.
+    """
+    if sigma <= 0:
+        return amap
+    radius = int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, device=amap.device, dtype=amap.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    # Under autocast this convolution would run in half precision and round the scores.
+    with torch.autocast(amap.device.type, enabled=False):
+        for axis in (2, 3):
+            index = _reflected(amap.shape[axis], radius, amap.device)
+            shape = [1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1]
+            amap = F.conv2d(amap.index_select(axis, index), kernel.view(shape))
+    return amap
+
+
+def image_score(amap: Tensor, top_k: int = 1) -> Tensor:
+    """One score per image [B] from maps [B, 1, H, W]: the mean of the ``top_k`` largest pixels (1: the maximum)."""
+    flat = amap.flatten(1)
+    if not 1 <= top_k <= flat.shape[1]:
+        raise ValueError(f"top_k is {top_k}; expected 1 to the map's {flat.shape[1]} pixels")
+    return flat.amax(1) if top_k == 1 else flat.topk(top_k, dim=1).values.mean(1)
+
+
+def _reflected(length: int, radius: int, device: torch.device) -> Tensor:
+    """Indices that continue an axis past both edges as a mirror that repeats the edge pixel (d c b a | a b c d | d c b a)."""
+    position = torch.arange(-radius, length + radius, device=device).remainder(2 * length)
+    return torch.minimum(position, 2 * length - 1 - position)

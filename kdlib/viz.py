@@ -1,0 +1,229 @@
+"""Every figure. Each function returns a Figure whose label is its alt text; ``show`` puts it into a notebook with it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from kdlib.calibrate import Scale, Threshold
+from kdlib.datasets.records import ImageSet
+from kdlib.evaluate import Result
+
+if TYPE_CHECKING:
+    from kdlib.detector import Detector
+    from kdlib.train import History
+
+MAP_COLOURS = "inferno"
+FEATURE_COLOURS = "viridis"
+NORMAL, ANOMALOUS = "#3b6ea5", "#d1603d"
+Images = Sequence[ArrayLike] | NDArray[Any]
+
+
+def show(figure: Figure) -> None:
+    """Displays a figure in a notebook as a PNG with its label as alt text, and closes it."""
+    from IPython.display import display
+
+    data, metadata = _bundle(figure)
+    display(data, raw=True, metadata=metadata)
+    plt.close(figure)
+
+
+def contact_sheet(
+    images: Sequence[ArrayLike],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 6,
+    alt: str = "",
+    width: float = 9.0,
+) -> Figure:
+    """Images [H, W, 3] or [3, H, W] side by side, each with a title."""
+    figure, axes = _grid(len(images), columns, width)
+    for i, (axis, image) in enumerate(zip(axes, images, strict=False)):
+        axis.imshow(picture(image))
+        if titles:
+            axis.set_title(titles[i], fontsize=9)
+    figure.set_label(alt or f"{len(images)} images: {', '.join(titles or [])}")
+    return figure
+
+
+def map_sheet(
+    maps: Sequence[ArrayLike],
+    titles: Sequence[str],
+    *,
+    scale: Scale | None = None,
+    columns: int = 6,
+    colours: str = MAP_COLOURS,
+    label: str = "anomaly",
+    alt: str = "",
+    width: float = 9.0,
+) -> Figure:
+    """Maps [H, W] side by side on one shared colour scale with one bar; ``scale`` fixes it, else all maps set it."""
+    arrays = [np.asarray(m, dtype=float) for m in maps]
+    low, high = (scale.low, scale.high) if scale else (min(a.min() for a in arrays), max(a.max() for a in arrays))
+    figure, axes = _grid(len(arrays), columns, width)
+    drawn = None
+    for axis, array, title in zip(axes, arrays, titles, strict=False):
+        drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
+        axis.set_title(title, fontsize=9)
+    figure.colorbar(drawn, ax=list(axes), label=label, fraction=0.025, pad=0.01)  # type: ignore[arg-type]
+    figure.set_label(alt or f"{len(arrays)} maps on one colour scale: {', '.join(titles)}")
+    return figure
+
+
+def gallery(
+    result: Result,
+    images: ImageSet,
+    detector: Detector,
+    *,
+    chosen: Sequence[int] | None = None,
+    columns: int = 6,
+    width: float = 9.0,
+) -> Figure:
+    """Image, true mask and anomaly map, one column per image, on the detector's scale; titles carry score and verdict.
+
+    Without ``chosen``, one normal image and then defects of every kind in turn are shown.
+    """
+    picked = list(chosen) if chosen is not None else examples(result, columns)
+    figure, axes = plt.subplots(
+        3, len(picked), figsize=(width, width * 3.3 / len(picked)), layout="constrained", squeeze=False
+    )
+    drawn = None
+    for column, i in zip(axes.T, picked, strict=True):
+        verdict = "anomalous" if detector.threshold.decide(result.scores[i : i + 1])[0] else "normal"
+        column[0].imshow(picture(images[i]["image"]))
+        column[0].set_title(f"{result.defects[i].replace('_', ' ')}", fontsize=9)
+        column[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
+        drawn = column[2].imshow(result.maps[i], cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
+        column[2].set_xlabel(f"{result.scores[i]:.3g}\n{verdict}", fontsize=8)
+        for axis in column:
+            axis.set(xticks=[], yticks=[])
+    for axis, name in zip(axes[:, 0], ("image", "truth", "anomaly map"), strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    figure.colorbar(drawn, ax=axes[2].tolist(), label="anomaly", fraction=0.025, pad=0.01)  # type: ignore[arg-type]
+    kinds = ", ".join(dict.fromkeys(str(result.defects[i]) for i in picked))
+    figure.set_label(f"Images, true masks and anomaly maps on one colour scale for: {kinds}.")
+    return figure
+
+
+def examples(result: Result, count: int) -> list[int]:
+    """Positions of one normal image and then of defects, every kind in turn."""
+    by_kind = {k: list(np.flatnonzero(result.defects == k)) for k in dict.fromkeys(result.defects) if k != "normal"}
+    picked = [int(i) for i in np.flatnonzero(result.labels == 0)[:1]]
+    while len(picked) < min(count, len(result.labels)) and any(by_kind.values()):
+        for members in by_kind.values():
+            if members and len(picked) < count:
+                picked.append(int(members.pop(0)))
+    return picked
+
+
+def score_histogram(
+    result: Result, threshold: Threshold | None = None, *, title: str = "", ax: Axes | None = None, width: float = 6.5
+) -> Figure:
+    """Image scores of normal and anomalous images, with the threshold that normal images set."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(width, width * 0.42), layout="constrained")
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    edges = np.linspace(result.scores.min(), result.scores.max(), 25).tolist()
+    for label, colour, name in ((0, NORMAL, "normal"), (1, ANOMALOUS, "anomalous")):
+        ax.hist(result.scores[result.labels == label], edges, color=colour, alpha=0.7, label=name)
+    if threshold:
+        ax.axvline(threshold.value, color="black", linestyle="--", linewidth=1.2, label="threshold")
+    ax.set(xlabel="image score", ylabel="images", title=title)
+    ax.legend(frameon=False)
+    figure.set_label(f"Histogram of image scores, normal against anomalous. {title}".strip())
+    return figure
+
+
+def curves(
+    lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: bool = False,
+    width: float = 6.5,
+) -> Figure:
+    """Lines by name, each (x, y), in one frame."""
+    figure, axis = plt.subplots(figsize=(width, width * 0.45), layout="constrained")
+    for name, (x, y) in lines.items():
+        axis.plot(x, y, label=name, linewidth=1.6)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.25)
+    figure.set_label(f"{title or ylabel} against {xlabel}: {', '.join(lines)}.")
+    return figure
+
+
+class LiveCurve:
+    """Loss against step, redrawn while ``fit`` runs, with progress and speed in the title: ``fit(on_step=LiveCurve(300))``.
+
+    The last picture stays in the notebook.
+    """
+
+    def __init__(self, steps: int, *, every: float = 1.0, width: float = 6.5) -> None:
+        """Args:
+        steps: Steps to expect, for the progress in the title.
+        every: Seconds between two drawings.
+        width: Inches.
+        """
+        self.steps, self.every, self.width = steps, every, width
+        self._start = self._drawn = time.perf_counter()
+        self._handle: Any = None
+
+    def __call__(self, history: History) -> None:
+        done, now = len(history.rows), time.perf_counter()
+        if done >= self.steps or now - self._drawn > self.every:
+            self._drawn = now
+            self._display(self._figure(history, done, now - self._start))
+
+    def _figure(self, history: History, done: int, seconds: float) -> Figure:
+        names = [n for n in history.rows[-1] if n not in ("phase", "step")]
+        lines = {n: (np.arange(len(history.losses(n))), history.losses(n)) for n in names}
+        title = f"step {done} of {self.steps}"
+        return curves(lines, xlabel="step", ylabel="loss", title=title, log=True, width=self.width)
+
+    def _display(self, figure: Figure) -> None:
+        from IPython.display import display
+
+        data, metadata = _bundle(figure)
+        if self._handle is None:
+            self._handle = display(data, raw=True, metadata=metadata, display_id=True)
+        else:
+            self._handle.update(data, raw=True, metadata=metadata)
+        plt.close(figure)
+
+
+def picture(image: ArrayLike) -> NDArray[Any]:
+    """An image as [H, W, 3] for imshow, from [3, H, W] or [H, W, 3]."""
+    array = np.asarray(image)
+    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array
+
+
+def _grid(count: int, columns: int, width: float) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    side = width / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * side * 1.12), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    return figure, list(axes.flat)
+
+
+def _bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figure as a PNG with its label as alt text, as notebooks keep it."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    alt = figure.get_label() or "figure"
+    data = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": alt}
+    return data, {"image/png": {"alt": alt}}

@@ -1,0 +1,178 @@
+"""Pictures and masks of every pixel format, orientation and size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dataset_trees import picture
+from PIL import Image, ImageFile
+
+from kdlib.datasets import DatasetError, ImageSet, Sample, open_image, open_mask, resize_image, resize_mask
+
+ORIENTATION = 0x0112
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(open_image(path))
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 100, 255]], dtype=np.uint8)).save(tmp_path / "g.png")
+    assert read(tmp_path / "g.png").tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"deep{suffix}"
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16)).save(path)
+    assert Image.open(path).mode.startswith("I")
+    assert read(path)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("values", [np.float32([[0.0, 0.5]]), np.int32([[0, 70000]])])
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / "odd.tif")
+    with pytest.raises(DatasetError, match=r"odd\.tif.*8 or 16 bits"):
+        open_image(tmp_path / "odd.tif")
+
+
+def test_palette_and_alpha_keep_their_colours(tmp_path: Path) -> None:
+    red = Image.new("RGBA", (4, 3), (200, 10, 20, 90))
+    red.save(tmp_path / "alpha.png")
+    red.convert("RGB").quantize(4).save(tmp_path / "palette.png", transparency=0)
+    for name in ("alpha.png", "palette.png"):
+        assert read(tmp_path / name).shape == (3, 4, 3)
+        assert np.abs(read(tmp_path / name).astype(int) - (200, 10, 20)).max() <= 2, name
+
+
+def test_cmyk_jpeg_keeps_its_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (250, 120, 10)).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    assert Image.open(tmp_path / "print.jpg").mode == "CMYK"
+    assert np.abs(read(tmp_path / "print.jpg").astype(int) - (250, 120, 10)).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_gives_the_picture_a_viewer_shows(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((6, 8, 3), dtype=np.uint8)
+    upright[:2, :3] = 255
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif(orientation))
+    assert (read(tmp_path / "turned.png") == upright).all()
+
+
+def test_mask_of_a_turned_photograph_belongs_to_the_displayed_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (12, 8)).save(tmp_path / "photo.jpg", exif=exif(6))
+    Image.fromarray(np.eye(12, 8, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
+    Image.fromarray(np.eye(8, 12, dtype=np.uint8) * 255).save(tmp_path / "lying.png")
+
+    def item(mask: str) -> torch.Tensor:
+        sample = Sample(path=tmp_path / "photo.jpg", category="c", defect="d", label=1, mask_path=tmp_path / mask)
+        return ImageSet([sample], categories=["c"], size=(12, 8))[0]["mask"]
+
+    assert (item("mask.png")[0].numpy() == np.eye(12, 8, dtype=bool)).all()
+    with pytest.raises(DatasetError, match=r"lying\.png is 12 x 8.*photo\.jpg is 8 x 12"):
+        item("lying.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_truncated_image_is_named(tmp_path: Path, suffix: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = picture(tmp_path / f"cut{suffix}", size=(32, 32))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DatasetError, match=rf"cut\{suffix} cannot be read as an image"):
+        open_image(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(DatasetError, match=r"text\.png cannot be read"):
+        open_image(tmp_path / "text.png")
+    with pytest.raises(DatasetError, match=r"gone\.png is missing"):
+        open_image(tmp_path / "gone.png")
+
+
+def test_resizing_gives_any_size_and_removes_moire() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    small = resize_image(Image.fromarray(stripes), (8, 16))
+    assert small.shape == (3, 8, 16) and small.dtype == torch.uint8
+    assert (small.float() - 127.5).abs().max() < 12
+
+
+def test_mask_pixel_counts_when_half_of_its_area_does() -> None:
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:4, :4] = True
+    mask[6:, 6] = True
+    mask[0, 7] = True
+    expected = np.zeros((4, 4), dtype=bool)
+    expected[:2, :2] = expected[3, 3] = True
+    assert (resize_mask(mask, (4, 4))[0].numpy() == expected).all()
+
+
+def test_mask_average_is_exact_for_fractional_scales() -> None:
+    mask = np.zeros((3, 3), dtype=bool)
+    mask[1, :] = True
+    assert resize_mask(mask, (2, 2))[0].tolist() == [[True, True], [True, True]]
+    mask = np.random.default_rng(0).random((35, 21)) > 0.5
+    fine = mask.repeat(16, axis=0).repeat(16, axis=1)
+    assert torch.equal(resize_mask(mask, (16, 16)), resize_mask(fine, (16, 16)))
+    blocks = fine.reshape(16, 35, 16, 21).mean(axis=(1, 3))
+    assert (resize_mask(mask, (16, 16))[0].numpy() == (blocks >= 0.5)).all()
+
+
+def test_hair_thin_defect_survives() -> None:
+    mask = np.zeros((300, 200), dtype=bool)
+    mask[:, 57] = True
+    small = resize_mask(mask, (32, 32))[0]
+    assert small.sum() == 32 and small[:, 57 * 32 // 200].all()
+    assert not resize_mask(np.zeros((300, 200), dtype=bool), (32, 32)).any()
+
+
+def test_enlarged_mask_keeps_its_place() -> None:
+    mask = np.eye(4, dtype=bool)
+    assert (resize_mask(mask, (8, 8))[0].numpy() == mask.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_masks_of_every_mode_agree(tmp_path: Path, mode: str) -> None:
+    wanted = np.array([[True, False, False], [False, True, True]])
+    if mode == "I;16":
+        picture = Image.fromarray(wanted.astype(np.uint16) * 300)
+    else:
+        picture = Image.fromarray(wanted.astype(np.uint8) * 255).convert(mode)
+    picture.save(tmp_path / "m.png")
+    assert (open_mask(tmp_path / "m.png") == wanted).all()
+
+
+def test_mask_details(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 3]], dtype=np.uint8)).save(tmp_path / "classes.png")
+    assert open_mask(tmp_path / "classes.png").tolist() == [[False, True, True]]
+    blue = np.zeros((1, 2, 4), dtype=np.uint8)
+    blue[0, :, 2] = 9
+    blue[0, 0, 3] = 255
+    Image.fromarray(blue).save(tmp_path / "layer.png")
+    assert open_mask(tmp_path / "layer.png").tolist() == [[True, False]]
+    square = np.zeros((40, 40), dtype=np.uint8)
+    square[13:25, 11:29] = 255
+    Image.fromarray(square).save(tmp_path / "lossy.jpg", quality=80)
+    assert (open_mask(tmp_path / "lossy.jpg") == (square > 0)).all()
