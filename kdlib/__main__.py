@@ -6,5 +6,5 @@ from kdlib.cli import app, expand
 
 try:
     app(expand(sys.argv[1:]), prog_name="python -m kdlib")
-except ValueError as error:
+except (ValueError, OSError) as error:
     sys.exit(f"kdlib: {error}")

@@ -1,14 +1,15 @@
-"""Detectors without a student, to measure distillers against: nothing is trained, the teacher's features are remembered.
+"""Detectors without a student, to measure distillers against: nothing is trained, normal features are remembered.
 
 ``mean`` compares every position with the mean normal feature at that position, ``nearest`` every patch with the most
-similar of a few thousand normal patches wherever they came from (the idea of PatchCore, Roth et al., CVPR 2022, with random
-instead of greedy sampling and without its re-weighting).
+similar of a few thousand normal patches wherever they came from (the idea of PatchCore, Roth et al., CVPR 2022, with
+random instead of greedy sampling and without its re-weighting).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,12 +33,24 @@ class BaselineConfig(DistillerConfig):
 
 
 class Baseline(Distiller):
-    """Remembers the teacher's features in one pass; ``fit`` finds no phase to train."""
+    """Remembers the teacher's features in one pass; ``fit`` finds no phase to train.
+
+    Attributes:
+        remembered: How the names of the buffers that hold those features begin.
+    """
 
     config: BaselineConfig
+    remembered: ClassVar[str]
 
     def __init__(self, config: BaselineConfig | None = None) -> None:
         super().__init__(config or BaselineConfig())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Makes room for what was remembered, whose shapes only the training images decide."""
+        for name, tensor in state_dict.items():
+            if name.startswith(self.remembered):
+                self.register_buffer(name, torch.empty_like(tensor))
+        return super().load_state_dict(state_dict, strict, assign)
 
     def phases(self, loader: Loader) -> Iterator[Phase]:
         self.remember([self.teach(batch.image, batch.teacher) for batch in loader])
@@ -52,6 +65,7 @@ class MeanFeature(Baseline):
     """One minus the cosine between a feature and the mean normal feature at the same position."""
 
     name = "mean"
+    remembered = "mean_"
 
     def remember(self, batches: Sequence[Sequence[Tensor]]) -> None:
         for i, level in enumerate(zip(*batches, strict=True)):
@@ -66,7 +80,7 @@ class NearestPatch(Baseline):
     """Euclidean distance from each patch to the nearest remembered normal patch."""
 
     name = "nearest"
-    config: BaselineConfig
+    remembered = "memory"
 
     def remember(self, batches: Sequence[Sequence[Tensor]]) -> None:
         patches = torch.cat([self._patches(features).flatten(0, 2) for features in batches])

@@ -1,4 +1,4 @@
-"""How fast, measured against the loop that public code has: float32, teacher and student at every step, default layout."""
+"""How fast, against the loop that public code has: float32, teacher and student at every step, default layout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 import torch
@@ -62,7 +63,7 @@ def bench(
     device: str = "auto",
     precision: str = "auto",
     rounds: int = 5,
-    **overrides: object,
+    overrides: dict[str, Any] | None = None,
 ) -> Speed:
     """Measures training and scoring of a method on random images, ours and the plain loop in turn.
 
@@ -73,12 +74,19 @@ def bench(
         device: See :func:`kdlib.runtime.runtime`.
         precision: See :func:`kdlib.runtime.runtime`.
         rounds: Measurements of each kind.
-        **overrides: Fields of the method's configuration.
+        overrides: Fields of the method's configuration.
+
+    Raises:
+        ValueError: If the method is unknown or has nothing to train, or a number is not positive.
     """
+    if name.partition("/")[0] in methods.BASELINES:
+        raise ValueError(f"'{name}' has no training to measure; expected one of {sorted(methods.METHODS)}")
+    if min(size, batch, rounds) < 1:
+        raise ValueError(f"size is {size}, batch {batch}, rounds {rounds}; expected positive numbers")
     how = runtime(device, precision)
     plain = replace(how, precision="fp32", channels_last=False)
     image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    ours, theirs = (methods.build(name, batch_size=batch, **overrides) for _ in range(2))
+    ours, theirs = (methods.build(name, **{"batch_size": batch, **(overrides or {})}) for _ in range(2))
     how.prepare(ours)
     plain.prepare(theirs)
     x, y = how.images(image), plain.images(image)
@@ -105,7 +113,7 @@ def bench(
         score_plain=batch / statistics.median(score[1]),
         score_ratio=statistics.median(b / a for a, b in zip(*score, strict=True)),
         latency_ms_p50=latency_ms(ours, (size, size), how),
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(how.device),
     )
 
 
@@ -115,10 +123,10 @@ def latency_ms(model: Distiller, size: tuple[int, int], how: Runtime) -> float:
     return 1000 * statistics.median(call_seconds(_scorer(model.eval(), x, how), how.device, repeats=20))
 
 
-def peak_memory_mb() -> float:
-    """Most memory held so far: of the device with CUDA, else resident memory of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far: on a CUDA device there, else resident memory of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 2**20
     import resource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ class TeacherCache:
         self, teacher: nn.Module, batches: Iterable[Tensor], count: int, how: Runtime, *, progress: bool
     ) -> None:
         """Runs the teacher once over ``count`` images that come as batches [B, 3, H, W], in order."""
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.on_disk = False
         self._levels: list[Tensor] = []
         self._channels_last = how.channels_last
         done = 0
@@ -48,10 +49,6 @@ class TeacherCache:
         return [f.permute(0, 3, 1, 2) for f in chosen] if self._channels_last else chosen
 
     @property
-    def on_disk(self) -> bool:
-        return self._folder is not None
-
-    @property
     def bytes(self) -> int:
         return sum(level.numel() * level.element_size() for level in self._levels)
 
@@ -61,14 +58,16 @@ class TeacherCache:
     def _allocate(self, features: Sequence[Tensor], count: int, dtype: torch.dtype) -> None:
         shapes = [(count, *f.shape[1:]) for f in features]
         size = sum(torch.Size(s).numel() for s in shapes) * dtype.itemsize
-        if size <= MEMORY_LIMIT:
+        self.on_disk = size > MEMORY_LIMIT
+        if not self.on_disk:
             self._levels = [torch.empty(s, dtype=dtype) for s in shapes]
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="kdlib-teacher-")
-        for i, s in enumerate(shapes):
-            file = Path(self._folder.name) / f"level_{i}"
-            flat = torch.from_file(str(file), shared=True, size=torch.Size(s).numel(), dtype=dtype)
-            self._levels.append(flat.view(s))
+        # The files lose their names at once where the system allows it: mapped they live on, a kill leaves none behind.
+        with tempfile.TemporaryDirectory(prefix="kdlib-teacher-", ignore_cleanup_errors=True) as folder:
+            for i, s in enumerate(shapes):
+                file = str(Path(folder) / f"level_{i}")
+                flat = torch.from_file(file, shared=True, size=torch.Size(s).numel(), dtype=dtype)
+                self._levels.append(flat.view(s))
 
 
 def worth_caching(teacher: nn.Module, image: Tensor, count: int, how: Runtime) -> bool:
@@ -80,4 +79,5 @@ def worth_caching(teacher: nn.Module, image: Tensor, count: int, how: Runtime) -
         return False
     with torch.no_grad():
         numbers = sum(f.numel() for f in teacher(how.images(image)))
-    return numbers * count * _DTYPES[how.precision].itemsize <= DISK_LIMIT
+    size = numbers * count * _DTYPES[how.precision].itemsize
+    return size <= MEMORY_LIMIT or size <= min(DISK_LIMIT, shutil.disk_usage(tempfile.gettempdir()).free // 2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
 import typer
+from accelerate import PartialState
 
 from kdlib import backbones, datasets, experiment
 from kdlib import bench as speed
@@ -51,7 +53,7 @@ def run(
     --category, --seed and --option take several values: --seed 0 1 2. Methods come first.
     """
     if protocol not in ("single", "multi"):
-        raise typer.BadParameter(f"protocol is '{protocol}'; expected 'single' or 'multi'")
+        raise ValueError(f"--protocol is '{protocol}'; expected 'single' or 'multi'")
     given = {"backbone": backbone, "steps": steps, "batch_size": batch}
     overrides: dict[str, Any] = {k: v for k, v in given.items() if v is not None} | _options(option or [])
     settings = experiment.Settings(
@@ -64,8 +66,9 @@ def run(
         precision=precision,
     )
     rows = experiment.run(settings, methods, category, seed or [0], out, _print_row)
-    _print_means(rows)
-    typer.echo(f"\nrows in {out / 'metrics.csv'}, example maps in {out}/CATEGORY/")
+    if PartialState().is_main_process:
+        _print_means(rows)
+        typer.echo(f"\nrows in {out / 'metrics.csv'}, example maps in {out}/CATEGORY/")
 
 
 @app.command()
@@ -80,10 +83,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure training and scoring against a plain float32 loop, in turn."""
-    chosen = {"backbone": backbone} if backbone else {}
-    found = asdict(
-        speed.bench(method, size=size, batch=batch, device=device, precision=precision, weights=weights, **chosen)
-    )
+    chosen = {"weights": weights} | ({"backbone": backbone} if backbone else {})
+    found = asdict(speed.bench(method, size=size, batch=batch, device=device, precision=precision, overrides=chosen))
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -121,7 +122,7 @@ def _options(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE, for example fusion=product")
+            raise ValueError(f"--option '{pair}' is not NAME=VALUE, for example fusion=product")
         try:
             parsed = json.loads(value)
         except json.JSONDecodeError:
@@ -136,9 +137,14 @@ def _print_row(row: experiment.Row) -> None:
 
 
 def _print_means(rows: list[experiment.Row]) -> None:
-    """Means over categories and seeds, unrounded values averaged."""
+    """Means over categories and seeds of unrounded values, over those rows that have one."""
     typer.echo("\nmean over categories and seeds")
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
-        figures = "  ".join(f"{column} {fmean(float(r[column]) for r in own):.3f}" for column in _SHOWN)
+        figures = "  ".join(f"{column} {_mean([float(r[column]) for r in own]):.3f}" for column in _SHOWN)
         typer.echo(f"{name:10s} {len(own):3d} rows  {figures}")
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return fmean(known) if known else math.nan

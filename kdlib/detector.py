@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from kdlib import methods
 from kdlib.calibrate import Scale, Threshold, display_scale, threshold
-from kdlib.datasets.reading import open_image, resize_image
 from kdlib.datasets.records import ImageSet
 from kdlib.evaluate import evaluate, predict
+from kdlib.inputs import ImageLike, as_input, as_list
 from kdlib.methods.base import Distiller
 from kdlib.runtime import runtime, versions
-from kdlib.state import load_trained, read_tensors, trained_tensors, write_tensors
+from kdlib.state import load_trained, read_tensors, trained_tensors, write_tensors, write_text
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 WEIGHTS, CARD = "model.safetensors", "card.json"
 FORMAT = 1
 
@@ -60,7 +56,11 @@ class Detector:
             "format": FORMAT,
             "method": self.model.name,
             "config": asdict(self.model.config),
-            "teacher": {"name": self.model.teacher.name, "weights": str(self.model.teacher.weights)},
+            "teacher": {
+                "name": self.model.teacher.name,
+                "weights": str(self.model.teacher.weights),
+                "sha256": self.model.teacher.fingerprint(),
+            },
             "strides": list(self.model.teacher.strides),
             "size": list(self.size),
             "threshold": asdict(self.threshold),
@@ -99,6 +99,8 @@ def calibrate(
     Raises:
         ValueError: If an image is anomalous or there is none.
     """
+    if not len(images):
+        raise ValueError("there are no calibration images; expected some normal images that training has not seen")
     if images.labels.any():
         raise ValueError(f"{int(images.labels.sum())} calibration images are anomalous; expected normal images only")
     seen = evaluate(model, images, device=device, precision=precision)
@@ -117,8 +119,9 @@ def score(
 
     Args:
         detector: From :func:`calibrate` or :func:`load`.
-        images: A path, a PIL image, an array (uint8 [H, W], [H, W, 3], or float in 0..1), a tensor ([3, H, W] or
-            [B, 3, H, W], uint8 or float in 0..1), or a list of these.
+        images: A path, a PIL image, an array ([H, W] or [H, W, 3], 8 or 16 bits or float in 0..1), a tensor
+            ([3, H, W] or [1, H, W], uint8 or float in 0..1), a stack of arrays or tensors, or a list of these.
+            All are resized alike; floats of another than the working size are rounded to 8 bits before.
         device: See :func:`kdlib.runtime.runtime`.
         precision: See :func:`kdlib.runtime.runtime`.
         batch_size: Images at a time.
@@ -126,17 +129,14 @@ def score(
     Raises:
         ValueError: If an image cannot be read or understood, or the list is empty.
     """
-    if isinstance(images, Tensor) and images.ndim == 4:
-        images = list(images)
-    elif not isinstance(images, (list, tuple)):
-        images = [images]  # type: ignore[list-item]
-    if not images:
+    several = as_list(images)
+    if not several:
         raise ValueError("there are no images to score; expected at least one")
     how = runtime(device, precision)
     how.prepare(detector.model.eval())
     parts = []
-    for i in range(0, len(images), batch_size):
-        x = torch.stack([_as_input(image, detector.size) for image in images[i : i + batch_size]])
+    for i in range(0, len(several), batch_size):
+        x = torch.stack([as_input(image, detector.size) for image in several[i : i + batch_size]])
         parts.append(predict(detector, x, how))
     scores = torch.cat([s for _, s in parts]).numpy()
     return Verdict(
@@ -158,7 +158,7 @@ def save(detector: Detector, folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path, *, weights: str = "auto") -> Detector:
+def load(folder: str | Path, *, weights: str | Path = "auto") -> Detector:
     """Reads what :func:`save` wrote.
 
     Args:
@@ -177,46 +177,30 @@ def load(folder: str | Path, *, weights: str = "auto") -> Detector:
         )
     tensors, meta = read_tensors(path)
     card = meta.get("card")
-    if not card or card.get("format") != FORMAT:
-        raise ValueError(f"'{path}' is no detector of format {FORMAT}; save it with this version of kdlib")
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
+    if not isinstance(card, dict):
+        raise ValueError(f"'{path}' is no detector: its header has no card; expected a file written by kdlib's save()")
+    if card.get("format") != FORMAT:
+        raise ValueError(
+            f"'{path}' has format {card.get('format')}, this kdlib reads {FORMAT}; load it with the version that saved "
+            f"it: {card.get('versions')}"
+        )
+    try:
+        return _from_card(card, tensors, weights)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' has an incomplete card ({error!r}); save the detector anew") from error
+
+
+def _from_card(card: dict[str, Any], tensors: dict[str, Tensor], weights: str | Path) -> Detector:
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
     if weights != "auto":
         config["weights"] = weights
     model = methods.build(card["method"], **config)
-    if str(model.teacher.weights) != card["teacher"]["weights"]:
+    expected = card["teacher"]
+    if model.teacher.fingerprint() != expected["sha256"]:
         raise ValueError(
-            f"'{folder}' was trained with teacher weights {card['teacher']['weights']}, but here the teacher would have "
-            f"{model.teacher.weights}; pass weights=... to name the right ones"
+            f"the detector was trained with teacher weights {expected['weights']}, here the teacher has "
+            f"{model.teacher.weights}, which are others; pass weights=... to name the right ones"
         )
     load_trained(model, tensors)
     height, width = card["size"]
     return Detector(model.eval(), (height, width), Threshold(**card["threshold"]), Scale(**card["scale"]))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file beside its target, then renames: it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
-def _as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
-    """An image of any kind as float32 RGB [3, H, W] in 0..1 at the working size."""
-    if isinstance(image, (str, os.PathLike)):
-        return resize_image(open_image(Path(image)), size).float() / 255
-    if isinstance(image, Image.Image):
-        return resize_image(image.convert("RGB"), size).float() / 255
-    if isinstance(image, np.ndarray):
-        image = (
-            TF.to_image(image) if image.dtype == np.uint8 or image.ndim == 2 else torch.from_numpy(image).movedim(-1, 0)
-        )
-    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
-        found = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(
-            f"cannot read an image from {found}; expected a path, PIL image, [H, W], [H, W, 3] or [3, H, W]"
-        )
-    x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-    if not (torch.isfinite(x).all() and float(x.min()) >= 0 and float(x.max()) <= 1):
-        raise ValueError(f"image values span {x.min():.3g} to {x.max():.3g}; expected uint8, or floats in 0..1")
-    return TF.resize(x.expand(3, -1, -1), list(size), antialias=True)

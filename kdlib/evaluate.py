@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +15,8 @@ from torch.utils.data import DataLoader
 from kdlib import metrics
 from kdlib.datasets.records import ImageSet, Sample
 from kdlib.runtime import Runtime, runtime, synchronise
+
+METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro")
 
 
 class Mapper(Protocol):
@@ -58,8 +59,7 @@ class Result:
 
         Image metrics need normal and anomalous images, pixel metrics a mask for every anomalous image.
         """
-        names = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro")
-        found = dict.fromkeys(names, float("nan"))
+        found = dict.fromkeys(METRICS, float("nan"))
         if 0 < self.labels.sum() < len(self.labels):
             found |= metrics.image_metrics(self.scores, self.labels)
         if self.has_masks:
@@ -67,7 +67,13 @@ class Result:
         return found
 
     def of_defect(self, defect: str) -> Result:
-        """The normal images and those with one kind of defect."""
+        """The normal images and those with one kind of defect.
+
+        Raises:
+            ValueError: If no image has that defect.
+        """
+        if defect not in self.defects:
+            raise ValueError(f"no image has the defect '{defect}'; there are {sorted(set(self.defects.tolist()))}")
         return self.subset(np.flatnonzero((self.labels == 0) | (self.defects == defect)))
 
     def subset(self, index: NDArray[np.int64]) -> Result:
@@ -78,7 +84,7 @@ class Result:
             masks=self.masks[index],
             labels=self.labels[index],
             samples=tuple(self.samples[i] for i in index),
-            has_masks=self.has_masks,
+            has_masks=self.has_masks and bool(self.labels[index].any()),
             seconds=self.seconds * len(index) / len(self.labels),
         )
 
@@ -137,9 +143,3 @@ def predict(model: Mapper, x: Tensor, how: Runtime) -> tuple[Tensor, Tensor]:
         score = model.image_score(amap)
         synchronise(how.device)
     return amap[:, 0].cpu(), score.float().cpu()
-
-
-def per_category(images: ImageSet) -> Iterator[tuple[str, ImageSet]]:
-    """Each category with its images: metrics are never pooled over categories."""
-    present = {s.category for s in images.samples}
-    return ((name, images.of(name)) for name in images.categories if name in present)

@@ -1,8 +1,8 @@
 """Distances between a teacher's and a student's feature maps.
 
-Three facts to keep in mind (taught in notebooks 01 and 02). For unit vectors half the squared L2 distance *is* one minus
-the cosine. Reductions differ by large constants between public codes, which plain SGD feels and Adam hardly does. A cosine
-over the whole flattened map and a mean of cosines per position are different losses.
+Three facts to keep in mind (taught in notebooks 01 and 02). For unit vectors half the squared L2 distance *is* one
+minus the cosine. Reductions differ by large constants between public codes, which plain SGD feels and Adam hardly does.
+A cosine over the whole flattened map and a mean of cosines per position are different losses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
         s: Student features [B, C, h, w].
 
     Returns:
-        Distances [B, h, w] in float32, in 0..2 (0..1 where both are non-negative).
+        Distances [B, h, w] in float32, in 0..2 (0..1 where both are non-negative); 1 where a vector is zero.
     """
     return 1 - F.cosine_similarity(t.float(), s.float(), dim=1)
 
@@ -31,7 +31,8 @@ def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
 def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
     """Squared L2 distance of channel-normalised features at every position, [B, h, w], in 0..4.
 
-    Equals ``2 * cosine_distance``. Source: STPM, official code.
+    Equals ``2 * cosine_distance`` except at dead positions: it is 1 where one vector is zero, 0 where both are. Source:
+    STPM, official code.
     """
     return (F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1)).pow(2).sum(1)
 

@@ -34,8 +34,8 @@ def level_maps(
         pairs: (teacher, student) features per level.
         size: Height and width of the result in pixels.
         distance: Maps two [B, C, h, w] to distances [B, h, w].
-        align_corners: Convention of the bilinear resize. STPM's code uses False, RD4AD's True; they differ by up to half
-            a feature cell.
+        align_corners: Convention of the bilinear resize. STPM's code uses False, RD4AD's True; they differ by up to
+            half a feature cell.
 
     Returns:
         [L, B, 1, H, W] in float32.
@@ -102,6 +102,6 @@ def image_score(amap: Tensor, top_k: int = 1) -> Tensor:
 
 
 def _reflected(length: int, radius: int, device: torch.device) -> Tensor:
-    """Indices that continue an axis past both edges as a mirror that repeats the edge pixel (d c b a | a b c d | d c b a)."""
+    """Indices that continue an axis past both edges like a mirror: d c b a | a b c d | d c b a."""
     position = torch.arange(-radius, length + radius, device=device).remainder(2 * length)
     return torch.minimum(position, 2 * length - 1 - position)

@@ -35,7 +35,7 @@ class Runtime:
     def prepare(self, module: nn.Module) -> nn.Module:
         """Moves a module to the device, in the chosen layout. Changes the module itself."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return module.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+        return module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def images(self, x: Tensor) -> Tensor:
         """Moves images [B, 3, H, W] to the device, in the chosen layout."""
@@ -77,7 +77,7 @@ def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Ru
     from kdlib import backbones
 
     torch.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global generator
     how = runtime(device, precision)
     name = backbones.full_name(backbones.DEFAULT)
     print(", ".join(f"{package} {version}" for package, version in versions().items()))
@@ -122,10 +122,11 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device '{name}'; expected auto, cpu, cuda, cuda:1, mps, ...") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device '{name}' asked for, but torch {torch.__version__} sees no CUDA GPU; use --device auto"
-        )
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"torch {torch.__version__} cannot use device '{name}' here ({reason}); use 'auto'") from error
     return device
 
 

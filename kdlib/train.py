@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 from tqdm.auto import tqdm
 
-from kdlib.cache import TeacherCache, worth_caching
 from kdlib.datasets.records import ImageSet
+from kdlib.loader import TrainingImages, mix
 from kdlib.methods.base import Distiller
 from kdlib.runtime import Runtime, runtime, synchronise
-from kdlib.state import RunState
+from kdlib.state import RunState, recorded
 from kdlib.types import Batch, Losses, Phase
 
 
@@ -30,7 +32,7 @@ class History:
 
     Attributes:
         rows: One dict per step: ``phase``, ``step`` and every named loss.
-        seconds: Wall time, with the teacher's pass.
+        seconds: Wall time, with the teacher's pass; of a run that was taken up, without what was lost in between.
         images: Images that passed through the student.
         runtime: How it ran.
     """
@@ -57,7 +59,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     cache: bool | None = None,
-    state: Path | None = None,
+    state: str | Path | None = None,
     save_every: float = 30.0,
     workers: int = 0,
     progress: bool = True,
@@ -70,65 +72,72 @@ def fit(
         images: Normal images only.
         seed: Decides the order of the images and all noise. A step's randomness depends on nothing else.
         device: See :func:`kdlib.runtime.runtime`.
-        precision: See :func:`kdlib.runtime.runtime`.
+        precision: See :func:`kdlib.runtime.runtime`. A run that is taken up keeps what ``auto`` chose at its start.
         cache: Compute the teacher's features once; ``None`` decides by device and size.
-        state: Folder for the state of a run that may be killed; called again with it, ``fit`` goes on where it was. On a
-            CPU in float32 the weights end exactly as if it had never stopped.
+        state: Folder for the state of a run that may be killed; called again with it, ``fit`` goes on where it was. On
+            a CPU in float32 the weights end exactly as if it had never stopped. A complete run stays in it, so that one
+            more call gives the same weights at once; delete the folder when they are saved elsewhere.
         save_every: Seconds between two saves of that state.
         workers: Processes that read images.
         progress: Show a bar.
         on_step: Called after every step with the history so far.
 
     Raises:
-        ValueError: If an image is anomalous, the set is empty, or ``state`` belongs to another run.
+        ValueError: If an image is anomalous, the set is empty, the loss becomes NaN or infinite, or ``state`` is
+            damaged or belongs to another run.
     """
     _check(images)
     accelerator = Accelerator(device_placement=False)
+    if state is not None and precision == "auto":
+        precision = recorded(Path(state)).get("precision", "auto")
     how = _agreed(runtime(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
     how.prepare(model)
     model.train()
     run = None if state is None else RunState(Path(state), _key(model, images, seed, how))
-    history, start = History(runtime=str(how)), time.perf_counter()
-    # cached(): an epoch of a small set costs no second decoding
-    loader = _Loader(model, images.cached(), how, cache, workers, progress and accelerator.is_main_process)
-    trainer = _Trainer(model, loader, accelerator, how, seed, run, save_every, history, on_step)
+    bars = progress and accelerator.is_main_process
+    size = model.config.batch_size
+    loader = TrainingImages(model.teacher, images, size, how, cache=cache, workers=workers, progress=bars)
+    trainer = _Trainer(model, loader, accelerator, how, seed, run, save_every, on_step)
     with torch.random.fork_rng():
         trainer.run()
-    synchronise(how.device)
-    history.seconds = time.perf_counter() - start
     model.eval()
-    return history
+    return trainer.history
 
 
-@dataclass
 class _Trainer:
-    model: Distiller
-    loader: _Loader
-    accelerator: Accelerator
-    how: Runtime
-    seed: int
-    state: RunState | None
-    save_every: float
-    history: History
-    on_step: Callable[[History], None] | None
+    def __init__(
+        self,
+        model: Distiller,
+        loader: TrainingImages,
+        accelerator: Accelerator,
+        how: Runtime,
+        seed: int,
+        state: RunState | None,
+        save_every: float,
+        on_step: Callable[[History], None] | None,
+    ) -> None:
+        self.model, self.loader, self.accelerator, self.how, self.seed = model, loader, accelerator, how, seed
+        self.state, self.save_every, self.on_step = state, save_every, on_step
+        self.history = History(runtime=str(how))
+        self._start = self._saved = time.perf_counter()
 
     def run(self) -> None:
         """Asks the method for one phase after the other, skipping those that a former run has finished."""
         phases = iter(self.model.phases(self.loader))
-        for index in range(1_000_000):
-            torch.manual_seed(_mix(self.seed, index, -1))
+        for index in count():
+            torch.manual_seed(mix(self.seed, index, -1))
             phase = next(phases, None)
             if phase is None:
                 break
             done = self.state.finished(index) if self.state else None
             if self.state and done:
-                self.state.restore(done, self.model)
+                self._remember(self.state.restore(done, self.model))
                 continue
             self._phase(phase, index)
             if self.state and self.accelerator.is_main_process:
-                self.state.finish(index, self.model)
-        if self.state and self.accelerator.is_main_process:
-            self.state.clear()
+                self.state.finish(index, self.model, self._past())
+        synchronise(self.how.device)
+        self.history.seconds = time.perf_counter() - self._start
 
     def _phase(self, phase: Phase, index: int) -> None:
         chosen = {id(p) for p in phase.parameters}
@@ -139,23 +148,14 @@ class _Trainer:
         first = 0
         if self.state and (found := self.state.resume(index, self.model, optimiser)):
             first = found["step"]
-            self.history.rows = found["rows"]
+            self._remember(found)
             if schedule:
                 schedule.load_state_dict(found["schedule"])
         step_module = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
         scaler = torch.amp.GradScaler(self.how.device.type, enabled=self.how.precision == "fp16")
-        saved = time.perf_counter()
-        bar = tqdm(
-            total=phase.steps,
-            initial=first,
-            desc=phase.name,
-            disable=not self.loader.progress,
-            leave=False,
-            mininterval=0.5,
-        )
-        batches = self.loader.training(phase, first, self.seed, index, self.accelerator)
-        for step, batch in enumerate(batches, first):
-            torch.manual_seed(_mix(self.seed, index, step))
+        bar = tqdm(total=phase.steps, initial=first, desc=phase.name, disable=not self.loader.progress, leave=False)
+        for step, batch in enumerate(self._batches(phase, index, first), first):
+            torch.manual_seed(mix(self.seed, index, step))
             with self.how.autocast():
                 named: Losses = step_module(batch)
             optimiser.zero_grad(set_to_none=True)
@@ -167,20 +167,46 @@ class _Trainer:
             self._record(phase, step, named, len(batch.image) * self.accelerator.num_processes)
             bar.update()
             bar.set_postfix(loss=f"{self.history.rows[-1]['total']:.4f}", refresh=False)
-            if self.state and self.accelerator.is_main_process and time.perf_counter() - saved > self.save_every:
-                extra = {"rows": self.history.rows, "schedule": schedule.state_dict() if schedule else None}
-                self.state.save(index, step + 1, self.model, optimiser, extra)
-                saved = time.perf_counter()
+            self._save(index, step + 1, optimiser, schedule)
         bar.close()
+
+    def _batches(self, phase: Phase, index: int, first: int) -> Iterator[Batch]:
+        return self.loader.training(
+            phase.batch_size,
+            range(first, phase.steps),
+            mix(self.seed, index, -2),
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
 
     def _record(self, phase: Phase, step: int, named: Losses, images: int) -> None:
         values = {name: float(value.detach()) for name, value in named.items()}
-        if values["total"] != values["total"]:
-            raise ValueError(f"the loss became NaN at step {step} of phase '{phase.name}'; lower the learning rate")
+        if not math.isfinite(values["total"]):
+            raise ValueError(
+                f"the loss became {values['total']} at step {step} of phase '{phase.name}'; lower the learning rate"
+            )
         self.history.rows.append({"phase": phase.name, "step": step, **values})
         self.history.images += images
+        self.history.seconds = time.perf_counter() - self._start
         if self.on_step:
             self.on_step(self.history)
+
+    def _save(self, index: int, step: int, optimiser: torch.optim.Optimizer, schedule: Any) -> None:
+        due = time.perf_counter() - self._saved > self.save_every
+        if self.state and due and self.accelerator.is_main_process:
+            extra = self._past() | {"schedule": schedule.state_dict() if schedule else None}
+            self.state.save(index, step, self.model, optimiser, extra)
+            self._saved = time.perf_counter()
+
+    def _past(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self._start
+        return {"history": {"rows": self.history.rows, "images": self.history.images, "seconds": seconds}}
+
+    def _remember(self, found: dict[str, Any]) -> None:
+        """Takes over a former run's history; the clock goes on from where that run stood."""
+        past = found["history"]
+        self.history.rows, self.history.images = past["rows"], past["images"]
+        self._start = time.perf_counter() - past["seconds"]
 
 
 class _Step(nn.Module):
@@ -192,76 +218,6 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         return self.phase_loss(batch)
-
-
-class _Loader:
-    """The training images as batches with teacher features: in order for statistics, shuffled for training."""
-
-    def __init__(
-        self, model: Distiller, images: ImageSet, how: Runtime, cache: bool | None, workers: int, progress: bool
-    ) -> None:
-        self.images, self.how, self.workers, self.progress = images, how, workers, progress
-        self.categories = images.categories
-        self.batch_size = min(model.config.batch_size, len(images))
-        if cache is None:
-            cache = worth_caching(model.teacher, images[0]["image"][None], len(images), how)
-        ordered = (items["image"] for items in self._items(self._in_order()))
-        self.cache = TeacherCache(model.teacher, ordered, len(images), how, progress=progress) if cache else None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self._batch, self._items(self._in_order()))
-
-    def training(self, phase: Phase, first: int, seed: int, index: int, accelerator: Accelerator) -> Iterator[Batch]:
-        """Batches of the steps from ``first`` on: each process takes its share of every batch."""
-        size, processes = min(phase.batch_size, len(self)), accelerator.num_processes
-        if size < processes:
-            raise ValueError(
-                f"batch size is {size}, fewer than the {processes} processes; give each at least one image"
-            )
-        plan = [
-            chosen[accelerator.process_index :: processes][: size // processes]
-            for chosen in (shuffled(len(self), size, step, _mix(seed, index, -2)) for step in range(first, phase.steps))
-        ]
-        return map(self._batch, self._items(plan))
-
-    def _in_order(self) -> list[list[int]]:
-        positions = list(range(len(self)))
-        return [positions[i : i + self.batch_size] for i in range(0, len(self), self.batch_size)]
-
-    def _items(self, plan: list[list[int]]) -> DataLoader[dict[str, Tensor]]:
-        return DataLoader(self.images, batch_sampler=plan, num_workers=self.workers)  # type: ignore[arg-type]
-
-    def _batch(self, items: dict[str, Tensor]) -> Batch:
-        teacher = self.cache[items["index"]] if self.cache else None
-        batch = Batch(image=self.how.images(items["image"]), category=items["category"], teacher=teacher)
-        return batch.to(self.how.device)
-
-
-def shuffled(count: int, size: int, step: int, seed: int) -> list[int]:
-    """The images of one step: an endless row of shuffled epochs, cut into full batches.
-
-    A pure function of its arguments, so that any step can be repeated. Every image is seen equally often, and no batch is
-    too small for batch normalisation.
-    """
-    chosen: list[int] = []
-    position = step * size
-    while len(chosen) < size:
-        epoch, offset = divmod(position + len(chosen), count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, epoch, -3)))
-        chosen += order[offset : offset + size - len(chosen)].tolist()
-    return chosen
-
-
-def _mix(*numbers: int) -> int:
-    """One seed out of several numbers; neighbouring inputs give unrelated seeds."""
-    mixed = 0x9E3779B97F4A7C15
-    for n in numbers:
-        mixed = ((mixed ^ (n & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1
 
 
 def _agreed(how: Runtime) -> Runtime:
@@ -279,12 +235,13 @@ def _check(images: ImageSet) -> None:
 
 
 def _key(model: Distiller, images: ImageSet, seed: int, how: Runtime) -> dict[str, Any]:
-    config = json.loads(json.dumps(asdict(model.config)))
+    names = [[s.category, s.defect, s.path.name] for s in images.samples]
     return {
         "method": model.name,
-        "config": config,
+        "config": json.loads(json.dumps(asdict(model.config))),
         "seed": seed,
         "images": len(images),
+        "names": hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
         "size": list(images.size),
         "precision": how.precision,
     }

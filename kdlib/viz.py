@@ -1,4 +1,4 @@
-"""Every figure. Each function returns a Figure whose label is its alt text; ``show`` puts it into a notebook with it."""
+"""Every figure. Each function returns a Figure whose label is its alt text; ``show`` puts both into a notebook."""
 
 from __future__ import annotations
 
@@ -165,17 +165,17 @@ def curves(
 
 
 class LiveCurve:
-    """Loss against step, redrawn while ``fit`` runs, with progress and speed in the title: ``fit(on_step=LiveCurve(300))``.
+    """Loss against step, redrawn while ``fit`` runs, with progress in the title: ``fit(on_step=LiveCurve(300))``.
 
     The last picture stays in the notebook.
-    """
 
-    def __init__(self, steps: int, *, every: float = 1.0, width: float = 6.5) -> None:
-        """Args:
+    Args:
         steps: Steps to expect, for the progress in the title.
         every: Seconds between two drawings.
         width: Inches.
-        """
+    """
+
+    def __init__(self, steps: int, *, every: float = 1.0, width: float = 6.5) -> None:
         self.steps, self.every, self.width = steps, every, width
         self._start = self._drawn = time.perf_counter()
         self._handle: Any = None

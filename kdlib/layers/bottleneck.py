@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ class OneClassBottleneck(nn.Module):
 
     Features (c1, c2, c3) at strides 4, 8, 16 become ``2 * c3`` channels (or ``width``) at stride 32.
     Source: RD, section 3.2; layer widths from RD4AD's code, generalised to any (c1, c2, c3).
+
+    Args:
+        channels: Channels of the levels, fine to coarse, each half the size of the one before.
+        kind: Residual block.
+        blocks: Residual blocks in OCE.
+        wide: See :func:`kdlib.layers.residual.stage`.
+        width: Channels of the embedding; default twice the coarsest level's.
+        multi_scale: Fuse all levels (MFF); otherwise only the coarsest enters.
 
     Attributes:
         out_channels: Channels of the embedding.
@@ -30,14 +39,6 @@ class OneClassBottleneck(nn.Module):
         width: int | None = None,
         multi_scale: bool = True,
     ) -> None:
-        """Args:
-        channels: Channels of the levels, fine to coarse, each half the size of the one before.
-        kind: Residual block.
-        blocks: Residual blocks in OCE.
-        wide: See :func:`kdlib.layers.residual.stage`.
-        width: Channels of the embedding; default twice the coarsest level's.
-        multi_scale: Fuse all levels (MFF); otherwise only the coarsest enters.
-        """
         super().__init__()
         last = channels[-1]
         self.out_channels = width or 2 * last
@@ -56,7 +57,7 @@ class OneClassBottleneck(nn.Module):
 def _halvings(channels: Sequence[int]) -> nn.Sequential:
     """Strided 3x3 convolutions from one level's channels through the next ones to the last."""
     layers: list[nn.Module] = []
-    for c_in, c_out in zip(channels, channels[1:], strict=False):
+    for c_in, c_out in pairwise(channels):
         layers += [
             nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(c_out),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -13,6 +14,14 @@ class PyramidDecoder(nn.Module):
     """Restores features fine to coarse (c1, c2, c3) from an embedding at half the coarsest level's size.
 
     Source: RD, section 3.1; layers from RD4AD's code. There are no skip connections from the teacher.
+
+    Args:
+        c_in: Channels of the embedding.
+        channels: Channels to restore, fine to coarse.
+        kind: Residual block.
+        blocks: Blocks per stage, coarse to fine.
+        wide: See :func:`kdlib.layers.residual.stage`.
+        signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
     """
 
     def __init__(
@@ -25,23 +34,14 @@ class PyramidDecoder(nn.Module):
         wide: bool = False,
         signed: bool = False,
     ) -> None:
-        """Args:
-        c_in: Channels of the embedding.
-        channels: Channels to restore, fine to coarse.
-        kind: Residual block.
-        blocks: Blocks per stage, coarse to fine.
-        wide: See :func:`kdlib.layers.residual.stage`.
-        signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
-        """
         super().__init__()
-        widths = [c_in, *reversed(channels)]
-        self.stages = nn.ModuleList(
-            stage(kind, a, b, n, scale="up", wide=wide) for a, b, n in zip(widths, widths[1:], blocks, strict=False)
-        )
-        initialise(self)
+        steps = pairwise([c_in, *reversed(channels)])
+        stages = [stage(kind, a, b, n, scale="up", wide=wide) for (a, b), n in zip(steps, blocks, strict=True)]
         if signed:
-            for row in self.stages:
+            for row in stages:
                 without_last_relu(row[-1])
+        self.stages = nn.ModuleList(stages)
+        initialise(self)
 
     def forward(self, embedding: Tensor) -> list[Tensor]:
         """Student features fine to coarse, [B, C, h, w] each, from an embedding [B, c_in, h, w]."""

@@ -1,4 +1,4 @@
-"""Residual blocks of reverse distillation: timm's ResNet blocks, kept, strided down or turned around to double the size."""
+"""Residual blocks of reverse distillation: timm's ResNet blocks, strided down or turned around to double the size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
 
-def without_last_relu(block: BasicBlock | Bottleneck) -> None:
+def without_last_relu(block: nn.Module) -> None:
     """Lets a block's output be negative, for teachers whose features are."""
     setattr(block, "act2" if isinstance(block, BasicBlock) else "act3", nn.Identity())
 
@@ -56,10 +56,10 @@ def _down(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
 def _up(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
     shortcut = nn.Sequential(_doubling(c_in, c_out), nn.BatchNorm2d(c_out))
     block = _block(kind, c_in, c_out, wide, shortcut=shortcut)
-    if kind == "basic":
-        block.conv1 = _doubling(c_in, c_out)
-    else:
-        block.conv2 = _doubling(block.conv2.in_channels, block.conv2.out_channels)
+    name = "conv1" if kind == "basic" else "conv2"
+    turned = block.get_submodule(name)
+    assert isinstance(turned, nn.Conv2d)
+    setattr(block, name, _doubling(turned.in_channels, turned.out_channels))
     return block
 
 

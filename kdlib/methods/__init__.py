@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
     known = {f.name for f in fields(config)}
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"'{name}' has no setting {unknown}; it has {sorted(known)}")
+    overrides = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         kind = (METHODS | BASELINES)[name.partition("/")[0]]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from kdlib import backbones, maps
+from kdlib import backbones, losses, maps
 from kdlib.types import Batch, Losses, Pairs, Phase
 
 
@@ -42,6 +42,25 @@ class DistillerConfig:
     align_corners: bool = False
     top_k: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuses what no method can work with, before anything is trained.
+
+        Raises:
+            ValueError: If a value is of another kind than its default, not among the choices, or not positive.
+        """
+        hints = get_type_hints(type(self))
+        for name, value in vars(self).items():
+            choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+            if choices and value not in choices:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+            if hints[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ValueError(f"{name} is {value!r}; expected a number")
+        if min(self.batch_size, self.top_k, self.epochs, 1 if self.steps is None else self.steps) < 1 or self.blur < 0:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, steps {self.steps}, epochs {self.epochs}, top_k {self.top_k}, blur "
+                f"{self.blur}; expected positive numbers, or a blur of 0"
+            )
+
 
 class Loader(Protocol):
     """What a method may know of the training images before and between phases."""
@@ -51,9 +70,6 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
-
-
-ConfigT = TypeVar("ConfigT", bound=DistillerConfig)
 
 
 class Distiller(nn.Module):
@@ -97,7 +113,12 @@ class Distiller(nn.Module):
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Anomaly map [B, 1, H, W] of images ``x`` [B, 3, H, W]; higher is more anomalous."""
         c = self.config
-        return maps.fuse(self.pairs(x), x.shape[-2:], how=c.fusion, blur=c.blur, align_corners=c.align_corners)
+        how: dict[str, Any] = {"how": c.fusion, "blur": c.blur, "align_corners": c.align_corners}
+        return maps.fuse(self.pairs(x), x.shape[-2:], distance=self.distance, **how)
+
+    def distance(self, t: Tensor, s: Tensor) -> Tensor:
+        """Distance [B, h, w] of features [B, C, h, w], of which the anomaly map is made. Default: one minus cosine."""
+        return losses.cosine_distance(t, s)
 
     def image_score(self, amap: Tensor) -> Tensor:
         """Image scores [B] of anomaly maps [B, 1, H, W]."""
@@ -121,6 +142,3 @@ class Distiller(nn.Module):
         """Optimiser steps of one phase over a training set of this many images."""
         c = self.config
         return c.steps if c.steps is not None else c.epochs * ceil(images / min(c.batch_size, images))
-
-
-Factory = Callable[..., Distiller]

@@ -9,8 +9,9 @@ Loss: ``L = sum_l mean_b [1 - cos(vec t_l, vec s_l)]`` with vec = one image's wh
 
 Paper: Deng, Li. Anomaly Detection via Reverse Distillation from One-Class Embedding. CVPR 2022, arXiv 2201.10703.
 Differs from the paper: the default loss is the official code's global cosine (``loss="per_position"`` is the paper's).
-Differs from the official code: no dead layer in the bottleneck; no gradient through the teacher; blur as a share of the image
-    size; for teachers whose features can be negative the decoder's stages end without ReLU; widths follow any timm teacher.
+Differs from the official code: no dead layer in the bottleneck; no gradient through the teacher; blur as a share of the
+    image size; for teachers whose features can be negative the decoder's stages end without ReLU; widths follow any
+    timm teacher.
 Taught in: notebooks/02_reverse_distillation.ipynb, "Build it".
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -41,7 +43,7 @@ class RDConfig(DistillerConfig):
         lr: Adam learning rate, constant.
         betas: Adam's momenta.
         loss: ``global`` (code: whole flattened map) or ``per_position`` (paper).
-        block: Residual block of bottleneck and decoder; ``auto`` takes bottlenecks for levels of 1,024 channels and more.
+        block: Residual block of bottleneck and decoder; ``auto`` takes bottlenecks from 1,024 channels on.
         embed_blocks: Residual blocks of the embedding (OCE); ``None`` follows the teacher's family.
         decoder_blocks: Residual blocks per decoder stage, coarse to fine; ``None`` follows the teacher's family.
         width: Channels of the embedding; ``None`` is twice the coarsest level's.
@@ -70,7 +72,9 @@ class RD(Distiller):
     def __init__(self, config: RDConfig | None = None) -> None:
         config = config or RDConfig()
         super().__init__(config)
-        name, channels = self.teacher.name, self.teacher.channels
+        name, channels, strides = self.teacher.name, self.teacher.channels, self.teacher.strides
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+            raise ValueError(f"rd: strides are {strides}; each must double the one before, like (4, 8, 16)")
         kind: Kind = config.block if config.block != "auto" else ("bottleneck" if channels[-1] >= 1024 else "basic")
         deep = any(family in name for family in ("resnet34", "resnet50", "resnet101", "resnet152"))
         self.bottleneck = OneClassBottleneck(
@@ -85,7 +89,7 @@ class RD(Distiller):
             self.bottleneck.out_channels,
             channels,
             kind=kind,
-            blocks=config.decoder_blocks or ((3, 4, 6) if deep else (2, 2, 2)),
+            blocks=config.decoder_blocks or ((3, 4, 6, 3) if deep else (2, 2, 2, 2))[: len(channels)],
             wide="wide" in name,
             signed=not name.startswith(_NON_NEGATIVE),
         )

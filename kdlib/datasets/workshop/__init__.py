@@ -1,7 +1,7 @@
 """The workshop: six rendered products with defects and pixel-exact masks, written in the MVTec AD layout.
 
-Every picture comes from generators seeded with (seed, product, split, index), so it is the same in any order and with any
-number of threads. Threads, not processes: they need no guard in scripts and work in notebooks on every system.
+Every picture comes from generators seeded with (seed, product and folder, index), so it is the same in any order and
+with any number of threads. Threads, not processes: they need no guard in scripts and work in notebooks on every system.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def render(
     return root
 
 
-def picture(name: str, *, seed: int = 0, split: str = "train", defect: str | None = None, index: int = 0, of: int = 6) -> Shot:
+def picture(
+    name: str, *, seed: int = 0, split: str = "train", defect: str | None = None, index: int = 0, of: int = 6
+) -> Shot:
     """One picture of the set with its defect-free twin and mask; `split` counts for normal pictures only.
 
     Args:
@@ -112,7 +114,9 @@ def _complete(folder: Path, seed: int, counts: Counts) -> bool:
     if not folder.exists():
         return False
     if not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"{folder} has no {MANIFEST}, so the workshop did not write it; move it or choose another root")
+        raise FileExistsError(
+            f"{folder} has no {MANIFEST}: not written by the workshop; move it or choose another root"
+        )
     found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     wanted = {"version": VERSION, "seed": seed, "counts": asdict(counts)}
     if found == wanted:

@@ -96,8 +96,9 @@ def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
         gap = _line(flaw, u, v, flaw.between(24, 56), flaw.between(0.9, 1.9), 0.35)
         colour, shine = mix(colour, colour * 0.22, gap * flaw.between(0.6, 1)), shine * (1 - 0.8 * gap)
     elif flaw and flaw.kind == "scratch":
-        rub = _line(flaw, u, v, flaw.between(26, 65), flaw.between(0.9, 1.5), 0.05)
-        colour = mix(colour, colour * 0.4 + 0.40, rub * flaw.between(0.5, 0.95))
+        rub = _line(flaw, u, v, flaw.between(40, 75), flaw.between(1.3, 1.9), 0.05)
+        colour = mix(colour, colour * 0.4 + 0.40, rub * flaw.between(0.75, 1))
+        shine = shine * (1 - 0.8 * rub)
     capsule = colour * (0.30 + 0.78 * facing)[..., None] + shine[..., None]
     capsule = capsule * (1 - 0.28 * np.exp(-(((u + seam - 1.6) / 1.3) ** 2)))[..., None]
     su, sv = u - rng.normal(6, 1), v - rng.normal(9, 1)

@@ -38,13 +38,27 @@ LAYOUT = (
     Part("C6", parts.capacitor, 92, 44, UP),
 )
 TRACES = (
-    ((-34, -31), (-34, -12), (-56, 10), (-56, 40), (-76, 54)), ((-42, -86), (-60, -86), (-82, -66)),
-    ((-26, -86), (-4, -86)), ((12, -86), (32, -86)), ((48, -86), (66, -68)), ((14, -32), (14, -8), (30, 8), (30, 22)),
-    ((-18, 0), (10, 0), (32, 22)), ((-18, 26), (4, 26), (28, 46)), ((-34, 0), (-34, 26)), ((62, 22), (76, 8), (92, 0)),
-    ((62, 46), (76, 52), (92, 52)), ((-44, 66), (-70, 66), (-76, 54)), ((-8, 66), (8, 76), (8, 96)),
-    ((62, 40), (84, 82)), ((46, 60), (46, 86), (36, 96)), ((-76, 84), (-40, 84), (-22, 98)), ((66, -36), (66, -12), (92, 14)),
-    ((-22, -61), (-22, -70), (-4, -74), (14, -48)), ((-47, -61), (-60, -74), (-100, -74), (-108, -40), (-108, 90)),
-    ((82, -52), (106, -30), (106, 90)), ((-10, -31), (0, -20), (40, -20), (54, -36)),
+    ((-34, -31), (-34, -12), (-56, 10), (-56, 40), (-76, 54)),
+    ((-42, -86), (-60, -86), (-82, -66)),
+    ((-26, -86), (-4, -86)),
+    ((12, -86), (32, -86)),
+    ((48, -86), (66, -68)),
+    ((14, -32), (14, -8), (30, 8), (30, 22)),
+    ((-18, 0), (10, 0), (32, 22)),
+    ((-18, 26), (4, 26), (28, 46)),
+    ((-34, 0), (-34, 26)),
+    ((62, 22), (76, 8), (92, 0)),
+    ((62, 46), (76, 52), (92, 52)),
+    ((-44, 66), (-70, 66), (-76, 54)),
+    ((-8, 66), (8, 76), (8, 96)),
+    ((62, 40), (84, 82)),
+    ((46, 60), (46, 86), (36, 96)),
+    ((-76, 84), (-40, 84), (-22, 98)),
+    ((66, -36), (66, -12), (92, 14)),
+    ((-22, -61), (-22, -70), (-4, -74), (14, -48)),
+    ((-47, -61), (-60, -74), (-100, -74), (-108, -40), (-108, 90)),
+    ((82, -52), (106, -30), (106, 90)),
+    ((-10, -31), (0, -20), (40, -20), (54, -36)),
 )
 HOLES = ((-112, -112), (112, -112), (-112, 112), (112, 112))
 VIAS = ((-60, -30), (36, -60), (-4, -16), (-50, 100), (78, 66), (0, 48), (-104, 30), (20, 64), (96, -84), (-66, -44))
@@ -56,8 +70,8 @@ def _faulty(flaw: Flaw) -> tuple[Part, ...]:
     """The layout with one part missing, two exchanged or one turned round."""
     table = {part.name: part for part in LAYOUT}
     if flaw.kind == "missing_part":
-        names = ("U1", "C1", "D1", "Y1", "C3", "C5", "R4", "R6", "R1", "D2") if flaw.severity > 0.5 else ("C3", "C4", "R2", "R3", "R4", "D2")
-        del table[flaw.rng.choice(names)]
+        names = ("U1", "C1", "D1", "Y1", "C5") if flaw.severity > 0.5 else ("C3", "C4", "R2", "R3", "R4", "D2")
+        del table[str(flaw.rng.choice(names))]
     elif flaw.kind == "wrong_polarity":
         name = str(flaw.rng.choice(["C1", "C2"] if flaw.severity > 0.45 else ["D1", "U1", "U2", "D2"]))
         table[name] = replace(table[name], turn=table[name].turn + np.pi)
@@ -84,8 +98,8 @@ def _artwork() -> tuple[Array, ...]:
         copper = np.minimum(copper, polyline(u, v, np.asarray(points, np.float32))[0] - (2.0 if k % 4 == 0 else 1.3))
     metal, drilled = np.full(u.shape, 99, np.float32), np.full(u.shape, 99, np.float32)
     for places, ring, hole in ((VIAS, 3.4, 1.5), (HOLES, 9.5, 6.2)):
-        for x, y in places:
-            r = np.hypot(u - x, v - y)
+        for across, down in places:
+            r = np.hypot(u - across, v - down)
             metal, drilled = np.minimum(metal, r - ring), np.minimum(drilled, r - hole)
     white = np.zeros(u.shape, np.float32)
     for part in LAYOUT:
@@ -143,8 +157,8 @@ def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
         leg, side = flaw.rng.integers(3) - 1, flaw.rng.choice([-1, 1])
         a, b = u - chip.x, v - chip.y
         p, q = a * np.cos(chip.turn) + b * np.sin(chip.turn), b * np.cos(chip.turn) - a * np.sin(chip.turn)
-        d = box(p - leg * 8.4, q - side * (17 + flaw.rng.normal(0, 1)), flaw.between(12, 17), flaw.between(8, 13), 2.5)
-        sheen = 0.75 + 0.25 * np.sin(p * 0.9 + 1) + 0.12 * smooth(flaw.rng, CANVAS, 60)
+        d = box(p - leg * 8.4, q - side * (17 + flaw.rng.normal(0, 1)), flaw.between(13, 19), flaw.between(9, 15), 3.0)
+        sheen = 0.95 + 0.25 * np.sin(p * 0.9 + 1) + 0.12 * smooth(flaw.rng, CANVAS, 60)
         picture = mix(picture, parts.TIN * sheen[..., None], cover(d + 0.4 * smooth(flaw.rng, CANVAS, 80)))
     glare = smooth(rng, CANVAS, 4)
     return picture * (1 + 0.05 * glare)[..., None]

@@ -17,10 +17,10 @@ GONE = -9.0
 
 def _thread(across: Array, along: Array, number: Array, thick: Array, phase: Array) -> Array:
     """Height of one family of threads: a round yarn that dives under the others every fourth crossing."""
-    inside = np.clip(1 - (across / (0.5 * thick[number])) ** 2, 0, 1)
+    inside = np.clip(1 - (across / (0.5 * thick[number.astype(np.intp)])) ** 2, 0, 1)
     ply = 0.05 * np.sin(9.0 * along + 7.0 * across + 1.7 * number)
-    dive = np.cos(np.pi / 2 * (along + phase))
-    return np.where(inside > 0, 0.75 * np.sqrt(inside) + 0.42 * dive + ply, GONE)
+    dive = np.cos(np.float32(np.pi / 2) * (along + phase))
+    return np.where(inside > 0, 0.75 * np.sqrt(inside) + 0.42 * dive + ply, np.float32(GONE))
 
 
 def _weave(u: Array, v: Array, rng: np.random.Generator, flaw: Flaw | None) -> tuple[Array, Array, Array, Array, Array]:
@@ -28,7 +28,7 @@ def _weave(u: Array, v: Array, rng: np.random.Generator, flaw: Flaw | None) -> t
     thick = rng.normal(0.98, 0.06, (2, THREADS)).clip(0.8, 1.15).astype(np.float32)
     tone = rng.normal(1, 0.07, (2, THREADS)).astype(np.float32)
     a, b = u / PITCH + THREADS / 2, v / PITCH + THREADS / 2
-    i, j = np.floor(a).astype(np.intp), np.floor(b).astype(np.intp)
+    i, j = np.floor(a), np.floor(b)
     shift = np.zeros(u.shape, np.float32)
     broken = np.zeros(u.shape, bool)
     if flaw and flaw.kind in ("mispick", "broken_thread"):
@@ -40,9 +40,10 @@ def _weave(u: Array, v: Array, rng: np.random.Generator, flaw: Flaw | None) -> t
         else:
             ragged = flaw.rng.normal(0, 2.5, 7)[np.floor((b - np.floor(b)) * 7).astype(np.intp)]
             broken = (np.abs(u - middle + ragged) < flaw.between(3, 26)) & (j == row)
-    warp = _thread(a - i - 0.5, b, i, thick[0], i - 1.0)
-    weft = _thread(b - j - 0.5, a, j, thick[1], j - 3.0 + shift)
-    return warp, np.where(broken, GONE, weft), tone[0][i], tone[1][j], b - j
+    warp = _thread(a - i - 0.5, b, i, thick[0], i - 1)
+    weft = _thread(b - j - 0.5, a, j, thick[1], j - 3 + shift)
+    tones = tone[0][i.astype(np.intp)], tone[1][j.astype(np.intp)]
+    return warp, np.where(broken, np.float32(GONE), weft), *tones, b - j
 
 
 def _tear(flaw: Flaw, u: Array, v: Array, ends: Array) -> Array:
@@ -71,6 +72,6 @@ def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
     albedo = yarn * depth[..., None]
     if flaw and flaw.kind == "stain":
         patch = blob(flaw.rng, u, v, tuple(flaw.rng.uniform(-85, 85, 2)), flaw.between(13, 30), 0.15)
-        wet = cover(patch + 2 * fuzz, 6) * flaw.between(0.45, 0.85)
+        wet = cover(patch + 2 * fuzz, 6) * flaw.between(0.55, 0.9)
         albedo = mix(albedo, albedo * linear(150, 118, 82), wet)
     return shade(height * 1.6, albedo, light, ambient=0.45)

@@ -24,7 +24,7 @@ def _chip(flaw: Flaw, u: Array, v: Array) -> Array:
 
 def _worn_thread(flaw: Flaw, phi: Array, rough: Array) -> Array:
     """Share [h, w] of damage along the wall of the bore."""
-    middle, half = flaw.rng.uniform(-np.pi, np.pi), flaw.between(0.2, 0.7)
+    middle, half = flaw.rng.uniform(-np.pi, np.pi), flaw.between(0.26, 0.8)
     away = np.abs((phi - middle + np.pi) % (2 * np.pi) - np.pi)
     return cover((away - half) * 20 + 2 * rough, 3)
 
@@ -42,7 +42,7 @@ def _scratch(flaw: Flaw, u: Array, v: Array) -> Array:
     heading = phi + np.pi / 2 + flaw.rng.normal(0, 0.6)
     start = (r * np.cos(phi), r * np.sin(phi))
     distance, position = polyline(u, v, wander(flaw.rng, start, heading, flaw.between(26, 66), 0.07))
-    return cover(distance - flaw.between(0.7, 1.3), 0.5) * np.sin(np.pi * np.clip(position, 0.05, 0.95)) ** 0.5
+    return cover(distance - flaw.between(0.85, 1.4), 0.5) * np.sin(np.pi * np.clip(position, 0.05, 0.95)) ** 0.5
 
 
 def _mat(rng: np.random.Generator, shadow: Array) -> Array:
@@ -53,55 +53,63 @@ def _mat(rng: np.random.Generator, shadow: Array) -> Array:
     return mix(mat, linear(170, 172, 170), 0.6 * dust) * (1 - 0.72 * shadow)[..., None]
 
 
-def _metal(rng: np.random.Generator, u: Array, v: Array, relief: Array, turning: float) -> Array:
-    """Zinc: a turned face whose gleam fans out from the middle, and a room mirrored in the slopes."""
-    phi, r = np.arctan2(v, u), np.hypot(u, v)
-    rings = np.interp(r, np.arange(0, 140, 0.5), rng.normal(0, 1, 280)).astype(np.float32)
+def _metal(rng: np.random.Generator, r: Array, bearing: Array, relief: Array, lamp: float) -> Array:
+    """Zinc: a turned face whose gleam fans out towards the lamp, and slopes that are lit or dark.
+
+    Args:
+        rng: Source of randomness.
+        r: Distance [h, w] from the axis.
+        bearing: Direction [h, w] from the axis, radians in the picture.
+        relief: Height map [h, w].
+        lamp: Direction of the lamp, radians in the picture.
+    """
+    rings = np.interp(r, np.arange(0, 190, 0.5), rng.normal(0, 1, 380)).astype(np.float32)
     patina = band(rng, CANVAS, 2, 40, slope=1.0)
-    lamp = rng.normal(-2.2, 0.25) - turning
-    fan = np.abs(np.cos(phi - lamp + 0.05 * rings)) ** 6
+    fan = np.abs(np.cos(bearing - lamp + 0.05 * rings)) ** 6
     gx, gy = slopes(relief)
-    cos, sin = np.cos(lamp), np.sin(lamp)
-    facing = -(gx * cos + gy * sin) if turning == 0 else -(gx * np.cos(lamp + turning) + gy * np.sin(lamp + turning))
-    room = 0.26 + 0.40 * fan * (np.hypot(gx, gy) < 0.25) + 0.85 * np.clip(facing, -0.5, 1.0) * np.exp(-np.abs(facing) / 1.5)
+    facing = -(gx * np.float32(np.cos(lamp)) + gy * np.float32(np.sin(lamp)))
+    lit = 0.85 * np.clip(facing, -0.5, 1.0) * np.exp(-np.abs(facing) / 1.5)
+    room = np.maximum(0.28 + 0.38 * fan * (np.hypot(gx, gy) < 0.25) + lit, 0.06)
     zinc = jitter(rng, linear(196, 198, 196), 0.05)
-    return zinc * (np.maximum(room, 0.06) * (1 + 0.05 * rings + 0.06 * patina) * 1.75)[..., None]
+    return zinc * (1.75 * room * (1 + 0.05 * rings + 0.06 * patina))[..., None]
+
+
+def _bore(rng: np.random.Generator, phi: Array, wall: Array, lit: Array) -> Array:
+    """Turns of the thread on the wall of the bore; `wall` is -1 at its foot and 0 at its top."""
+    helix = (wall * 2.6 + phi / (2 * np.pi)) % 1
+    turns = (0.25 + 0.75 * np.abs(2 * helix - 1)) * (1 - 0.55 * np.clip(-wall, 0, 1))
+    return jitter(rng, linear(150, 150, 148), 0.06) * (turns * lit)[..., None]
 
 
 def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
     """Linear light [CANVAS, CANVAS, 3] of the nut."""
-    turning = rng.uniform(0, 2 * np.pi)
+    turning, lamp = rng.uniform(0, 2 * np.pi), rng.normal(-2.2, 0.2)
     u, v = pose(rng, shift=9, turn=0, angle=turning)
     rough = band(rng, CANVAS, 10, 90, slope=0.5)
     flat, bore = FLAT * (1 + rng.normal(0, 0.008)), BORE * (1 + rng.normal(0, 0.012))
     r, phi = np.hypot(u, v), np.arctan2(v, u)
-    outline = np.maximum(hexagon(u, v, flat), (r - flat * 1.13) * 0.8) + 0.15 * rough
+    outline = np.maximum(hexagon(u, v, flat), (r - flat * 1.13) * 0.8) + 0.08 * rough
     if flaw and flaw.kind == "chipped_corner":
         outline = np.maximum(outline, -_chip(flaw, u, v) + 0.8 * rough)
-    throw = rng.normal(9, 2), rng.normal(-0.9, 0.2) + turning
-    su, sv = u - throw[0] * np.cos(throw[1] - 2 * turning), v - throw[0] * np.sin(throw[1] - 2 * turning)
+    reach, away = rng.normal(8, 1.5), lamp + np.pi - turning
+    su, sv = u - reach * np.cos(away), v - reach * np.sin(away)
     shadow = np.maximum(hexagon(su, sv, flat), (np.hypot(su, sv) - flat * 1.13) * 0.8)
     wall = (r - bore) / THREAD
-    relief = -np.maximum(r - flat * 1.0, 0) * 0.55 - 5 * np.exp(np.minimum(outline, 0) / 1.2)
-    relief = relief - np.maximum(bore + 3.5 - r, 0) * 0.8 + 0.05 * rough
-    helix = (wall * 2.6 + phi / (2 * np.pi)) % 1
-    depth = np.clip(-wall, 0, 1)
-    thread = (0.25 + 0.75 * np.abs(2 * helix - 1)) * (1 - 0.55 * depth)
-    metal = _metal(rng, u, v, relief, turning)
-    side = 0.65 + 0.45 * np.cos(phi + turning - (throw[1] - turning) * 0 - 0.9)
-    bore_wall = jitter(rng, linear(150, 150, 148), 0.06) * (thread * side)[..., None]
+    relief = -0.55 * np.maximum(r - flat, 0) - 5 * np.exp(np.minimum(outline, 0) / 1.2)
+    relief = relief - 0.8 * np.maximum(bore + 3.5 - r, 0) + 0.025 * rough
+    bearing = phi + np.float32(turning)
+    metal = _metal(rng, r, bearing, relief, lamp)
+    inside = _bore(rng, phi, wall, 0.65 - 0.45 * np.cos(bearing - np.float32(lamp)))
     if flaw and flaw.kind == "damaged_thread":
         worn = _worn_thread(flaw, phi, rough)
         torn = jitter(flaw.rng, linear(176, 172, 166), 0.1) * (0.45 + 0.25 * rough)[..., None]
-        bore_wall = mix(bore_wall, np.maximum(torn, 0.02), worn * flaw.between(0.55, 1))
+        inside = mix(inside, np.maximum(torn, 0.02), worn * flaw.between(0.7, 1))
         wall = wall + worn * flaw.between(0.1, 0.5) * rough
     elif flaw and flaw.kind == "rust":
         brown = linear(126, 74, 42) * (1 + 0.25 * rough)[..., None]
         metal = mix(metal, brown, _rust(flaw, u, v) * flaw.between(0.5, 0.9))
     elif flaw and flaw.kind == "scratch":
-        metal = metal * (1 + flaw.rng.choice([-1, 1]) * flaw.between(0.4, 0.8) * _scratch(flaw, u, v))[..., None]
-    mat = _mat(rng, cover(shadow, 9) * 0.9)
-    inner = cover(bore - THREAD - r, 0.8)
-    below = mat * (0.30 + 0.0 * r)[..., None]
-    picture = mix(mix(below, bore_wall, inner), metal, cover(-wall * THREAD, 0.7))
-    return mix(mat, picture, cover(outline, 0.8))
+        metal = metal * (1 + flaw.rng.choice([-1, 1]) * flaw.between(0.45, 0.85) * _scratch(flaw, u, v))[..., None]
+    mat = _mat(rng, 0.9 * cover(shadow, 9))
+    nut = mix(mix(0.3 * mat, inside, cover(bore - THREAD - r, 0.8)), metal, cover(-wall * THREAD, 0.7))
+    return mix(mat, nut, cover(outline, 0.8)).astype(np.float32)

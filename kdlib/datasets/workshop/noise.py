@@ -1,7 +1,7 @@
 """Random fields for natural variation: band-limited noise and soft blobs.
 
-Sizes are in samples, frequencies in cycles per picture width. Every field comes from the generator that is handed in, so
-a picture depends on its own generator only.
+Sizes are in samples, frequencies in cycles per picture width. Every field comes from the generator that is handed in,
+so a picture depends on its own generator only.
 """
 
 from __future__ import annotations

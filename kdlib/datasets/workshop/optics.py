@@ -1,6 +1,6 @@
 """Light and camera: from surfaces to the photograph of a careless inspector.
 
-Painting happens at twice the size of the finished picture in linear light; the camera averages down, so edges are clean.
+Painting happens in linear light at twice the size of the finished picture; the camera averages, so edges are clean.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Camera:
         falloff = 1 + tilt * (x * np.cos(phi) + y * np.sin(phi)) + 0.05 * smooth(rng, SIZE, 4)
         falloff -= rng.uniform(0.05, 0.16) * (x * x + y * y)
         white = 1 + np.array([1, 0, -1]) * rng.normal(0, 0.025) + rng.normal(0, 0.008, 3)
-        exposure = np.exp(rng.normal(0, 0.08))
+        exposure = np.exp(rng.normal(0, 0.06))
         grain = rng.standard_normal((SIZE, SIZE, 3), np.float32)
         grain = 0.7 * grain + 0.6 * grain.mean(-1, keepdims=True)
         light = (falloff[..., None] * (white * exposure)).astype(np.float32)

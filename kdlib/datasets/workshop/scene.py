@@ -1,7 +1,7 @@
 """One picture, its defect-free twin and its mask.
 
-The normal variation, the defect and the camera have generators of their own. So the same picture can be painted with and
-without its defect, and the mask is simply where the two differ visibly.
+The normal variation, the defect and the camera have generators of their own. So the same picture can be painted with
+and without its defect, and the mask is simply where the two differ visibly.
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ def shoot(paint: Painter, key: list[int], kind: str | None = None, severity: flo
         mask = changed(before, after)
         if mask.any():
             return Shot(camera.expose(after), twin, mask)
-    raise RuntimeError(f"no visible defect '{kind}' at severity {severity:.2f} for key {key}; make its faint end stronger")
+    raise RuntimeError(f"no visible '{kind}' at severity {severity:.2f} for key {key}; make its faint end stronger")

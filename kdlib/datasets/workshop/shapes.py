@@ -1,12 +1,13 @@
 """Signed distances, soft edges and text: the drawing tools of the workshop.
 
-All lengths are in pixels of the finished picture. A signed distance is negative inside the shape, so one formula gives an
-anti-aliased edge (`cover`), a soft shadow (`cover` with a wide edge) and a bevel.
+All lengths are in pixels of the finished picture. A signed distance is negative inside the shape, so one formula gives
+an anti-aliased edge (`cover`), a soft shadow (`cover` with a wide edge) and a bevel.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -38,7 +39,7 @@ def polyline(u: Array, v: Array, points: Array) -> tuple[Array, Array]:
     distance = np.full(u.shape, 1e6, np.float32)
     position = np.zeros(u.shape, np.float32)
     pieces = len(points) - 1
-    for k, ((ax, ay), (bx, by)) in enumerate(zip(points[:-1], points[1:], strict=True)):
+    for k, ((ax, ay), (bx, by)) in enumerate(pairwise(points)):
         dx, dy = bx - ax, by - ay
         t = np.clip(((u - ax) * dx + (v - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
         d = np.hypot(u - ax - t * dx, v - ay - t * dy)
@@ -57,7 +58,9 @@ def wander(
     return np.concatenate([[start], np.asarray(start) + np.cumsum(moves, 0)])
 
 
-def blob(rng: np.random.Generator, u: Array, v: Array, centre: tuple[float, float], radius: float, rough: float) -> Array:
+def blob(
+    rng: np.random.Generator, u: Array, v: Array, centre: tuple[float, float], radius: float, rough: float
+) -> Array:
     """Signed distance to an irregular round patch; `rough` is the relative depth of its bays."""
     du, dv = u - centre[0], v - centre[1]
     phi = np.arctan2(dv, du)

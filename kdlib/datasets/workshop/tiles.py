@@ -47,7 +47,8 @@ def _pinholes(flaw: Flaw, u: Array, v: Array) -> Array:
     result = np.zeros(u.shape, np.float32)
     for _ in range(1 + int(flaw.between(2, 7))):
         dx, dy = flaw.rng.normal(0, 6, 2)
-        result = np.maximum(result, cover(np.hypot(u - x - dx, v - y - dy) - flaw.rng.uniform(1.4, flaw.between(2.2, 3.4))))
+        radius = flaw.rng.uniform(1.4, flaw.between(2.2, 3.4))
+        result = np.maximum(result, cover(np.hypot(u - x - dx, v - y - dy) - radius))
     return result
 
 
@@ -63,12 +64,14 @@ def _bare_joint(flaw: Flaw, u: Array, v: Array) -> Array:
 def paint(rng: np.random.Generator, flaw: Flaw | None) -> Array:
     """Linear light [CANVAS, CANVAS, 3] of a tiled wall."""
     u, v = pose(rng, shift=10, turn=1.5)
-    i, j = np.round(u / PITCH).astype(np.intp), np.round(v / PITCH).astype(np.intp)
+    column, row = np.round(u / PITCH), np.round(v / PITCH)
+    i, j = column.astype(np.intp), row.astype(np.intp)
     fit = rng.normal(0, 0.4, (2, 9, 9)).astype(np.float32)
-    a, b = u - i * PITCH - fit[0][j, i], v - j * PITCH - fit[1][j, i]
+    a, b = u - column * PITCH - fit[0][j, i], v - row * PITCH - fit[1][j, i]
     tone = (1 + rng.normal(0, 0.07, (9, 9, 1)) + rng.normal(0, 0.03, (9, 9, 3))).astype(np.float32)
     tilt = rng.normal(0, 0.03, (2, 9, 9)).astype(np.float32)
-    mottle, sand, wave = band(rng, CANVAS, 3, 60, slope=1.2), band(rng, CANVAS, 20, 220), band(rng, CANVAS, 3, 12, slope=1)
+    mottle, sand = band(rng, CANVAS, 3, 60, slope=1.2), band(rng, CANVAS, 20, 220)
+    wave = band(rng, CANVAS, 3, 12, slope=1)
     glaze, grout = jitter(rng, linear(46, 116, 122), 0.06), jitter(rng, linear(176, 170, 160), 0.07)
     light, glass = lamp(rng, elevation=0.8), rng.uniform(-0.08, 0.08, 2)
     rim = box(a, b, PITCH - GAP, PITCH - GAP, 3.0) + 0.25 * wave

@@ -1,0 +1,266 @@
+"""Detectors: one score for one picture however it is handed in; what is saved is read back or refused in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import kdlib as kd
+from kdlib import state
+from kdlib.inputs import as_input
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> kd.datasets.Splits:
+    return tiny.data(tmp_path_factory.mktemp("data"), size=(32, 64))
+
+
+@pytest.fixture(scope="module")
+def detector(data: kd.datasets.Splits) -> kd.Detector:
+    torch.manual_seed(0)
+    model = tiny.build("stpm", backbone="resnet18", weights="random")
+    tiny.fit(model, data.train)
+    return kd.calibrate(model, data.calib, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def saved(detector: kd.Detector, tmp_path: Path) -> Path:
+    return kd.save(detector, tmp_path / "saved")
+
+
+def scored(detector: kd.Detector, images: Any) -> np.ndarray[Any, Any]:
+    return kd.score(detector, images, device="cpu", precision="fp32").scores
+
+
+def pixels(height: int = 50, width: int = 70) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_one_picture_has_one_score(detector: kd.Detector, tmp_path: Path) -> None:
+    array = pixels()
+    Image.fromarray(array).save(tmp_path / "a.png")
+    chw = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    expected = scored(detector, tmp_path / "a.png")
+    assert expected.shape == (1,)
+    for same in (str(tmp_path / "a.png"), Image.open(tmp_path / "a.png"), array, chw, chw[None], array[None], [array]):
+        assert scored(detector, same).tolist() == expected.tolist()
+    for floats in (array / 255, (array / 255).astype(np.float32), chw / 255, chw.double()[None] / 255):
+        assert scored(detector, floats) == pytest.approx(expected, rel=1e-3)
+
+
+def test_floats_of_the_working_size_stay_as_they_are(data: kd.datasets.Splits) -> None:
+    image = torch.rand(3, 32, 64)
+    assert torch.equal(as_input(image, (32, 64)), image)
+    assert torch.equal(as_input(image.permute(1, 2, 0).numpy(), (32, 64)), image)
+    item = data.test[0]["image"]
+    assert torch.equal(as_input(data.test.samples[0].path, (32, 64)), item)
+    assert torch.equal(as_input(image[:1], (32, 64)), image[:1].expand(3, -1, -1))
+
+
+def test_grey_pictures(detector: kd.Detector) -> None:
+    grey = pixels()[..., 0]
+    expected = scored(detector, np.stack([grey] * 3, axis=-1))
+    sixteen = grey.astype(np.uint16) * 257
+    for same in (grey, grey[..., None], sixteen, Image.fromarray(grey), Image.fromarray(sixteen), torch.tensor(grey)):
+        assert scored(detector, same).tolist() == expected.tolist()
+    assert scored(detector, torch.tensor(grey)[None] / 255) == pytest.approx(expected, rel=1e-3)
+
+
+def test_pillow_modes(detector: kd.Detector) -> None:
+    rgb = Image.fromarray(pixels())
+    clear = rgb.convert("RGBA")
+    clear.putalpha(40)
+    palette = rgb.quantize(16)
+    expected = scored(detector, rgb)
+    assert scored(detector, clear).tolist() == expected.tolist()
+    assert scored(detector, np.asarray(clear)).tolist() == expected.tolist()
+    assert scored(detector, palette).tolist() == scored(detector, palette.convert("RGB")).tolist()
+    for mode in ("1", "L", "LA", "CMYK", "YCbCr", "HSV", "I;16"):
+        image = rgb.convert("L").convert(mode) if mode == "I;16" else rgb.convert(mode)
+        assert np.isfinite(scored(detector, image)).all()
+    with pytest.raises(ValueError, match="floating-point pixels"):
+        scored(detector, rgb.convert("F"))
+
+
+def test_photographs_are_turned_upright(detector: kd.Detector, tmp_path: Path) -> None:
+    upright = Image.fromarray(pixels())
+    lying, exif = upright.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "a.png", exif=exif)
+    for same in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        assert scored(detector, same).tolist() == scored(detector, upright).tolist()
+
+
+def test_lists_of_anything(detector: kd.Detector, tmp_path: Path) -> None:
+    arrays = [pixels(40 + n, 60 - n) for n in range(5)]
+    Image.fromarray(arrays[0]).save(tmp_path / "a.png")
+    mixed = [tmp_path / "a.png", Image.fromarray(arrays[1]), arrays[2], torch.tensor(arrays[3].transpose(2, 0, 1))]
+    verdict = kd.score(detector, [*mixed, arrays[4]], device="cpu", precision="fp32", batch_size=2)
+    alone = np.concatenate([scored(detector, array) for array in arrays])
+    assert verdict.scores == pytest.approx(alone, rel=1e-3)
+    assert verdict.maps.shape == (5, 32, 64) and verdict.maps.dtype == np.float32
+    assert verdict.scores == pytest.approx(verdict.maps.max(axis=(1, 2)))
+    assert verdict.anomalous.tolist() == (verdict.scores > detector.threshold.value).tolist()
+
+
+def test_score_agrees_with_evaluate(detector: kd.Detector, data: kd.datasets.Splits) -> None:
+    result = kd.evaluate(detector.model, data.test, device="cpu", precision="fp32", batch_size=3)
+    verdict = kd.score(detector, [s.path for s in data.test.samples], device="cpu", precision="fp32")
+    np.testing.assert_allclose(verdict.scores, result.scores, rtol=1e-4)
+    np.testing.assert_allclose(verdict.maps, result.maps, rtol=1e-3, atol=1e-6)
+    assert set(result.metrics()) == {"image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro"}
+    cracks = result.of_defect("crack")
+    assert cracks.labels.tolist().count(1) == 1 and len(cracks.labels) == 3
+    with pytest.raises(ValueError, match=r"no image has the defect 'rust'.*broken.*crack"):
+        result.of_defect("rust")
+    assert all(np.isnan(value) for value in result.of_defect("normal").metrics().values())
+
+
+def truncated(path: Path) -> Path:
+    pixels_ = Image.fromarray(pixels())
+    pixels_.save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    return path
+
+
+WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda p: p / "none.png", r"none\.png is missing"),
+    "truncated file": (lambda p: truncated(p / "half.png"), "cannot be read as an image"),
+    "truncated picture": (lambda p: Image.open(truncated(p / "half.png")), "cannot be decoded"),
+    "folder": (lambda p: p, "cannot be read"),
+    "nothing": (lambda p: [], "no images to score"),
+    "None": (lambda p: None, "cannot read an image from NoneType"),
+    "number": (lambda p: [3], "cannot read an image from int"),
+    "channels first": (lambda p: np.zeros((3, 8, 9), np.uint8), r"array \(3, 8, 9\) of uint8"),
+    "two channels": (lambda p: torch.zeros(2, 8, 8), r"tensor \(2, 8, 8\)"),
+    "integers": (lambda p: np.zeros((8, 8, 3), np.int64), "of int64"),
+    "bright floats": (lambda p: np.full((8, 8, 3), 255.0), r"span 255 to 255; expected floats in 0\.\.1"),
+    "NaN": (lambda p: torch.full((3, 8, 8), torch.nan), "span nan"),
+    "normalised": (lambda p: torch.randn(3, 32, 64), "expected floats in 0..1"),
+    "empty": (lambda p: np.zeros((0, 4, 3), np.uint8), r"array \(0, 4, 3\)"),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_what_is_no_image_is_refused(which: str, detector: kd.Detector, tmp_path: Path) -> None:
+    make, words = WRONG[which]
+    with pytest.raises(ValueError, match=words):
+        scored(detector, make(tmp_path))
+
+
+def test_a_detector_needs_normal_images(detector: kd.Detector, data: kd.datasets.Splits) -> None:
+    with pytest.raises(ValueError, match="4 calibration images are anomalous"):
+        kd.calibrate(detector.model, data.test)
+    with pytest.raises(ValueError, match="no calibration images"):
+        kd.calibrate(detector.model, data.calib.subset([]))
+
+
+def test_the_card_says_what_it_is(saved: Path) -> None:
+    card = json.loads((saved / "card.json").read_text())
+    assert card["method"] == "stpm" and card["size"] == [32, 64] and card["strides"] == [4, 8, 16]
+    assert card["teacher"]["name"] == "resnet18.tv_in1k" and card["teacher"]["weights"] == "seed 1000003 (random)"
+    assert {"python", "torch", "timm", "kdlib"} <= card["versions"].keys() and card["config"]["backbone"] == "resnet18"
+    assert card["threshold"]["n"] == 2 and card["scale"]["high"] > card["scale"]["low"]
+    with safe_open(saved / "model.safetensors", "pt") as file:
+        assert not [key for key in file.keys() if key.startswith("teacher.")]  # noqa: SIM118 - not a mapping
+
+
+def test_loading_gives_the_same_scores(detector: kd.Detector, saved: Path) -> None:
+    assert scored(kd.load(saved), pixels()).tolist() == scored(detector, pixels()).tolist()
+
+
+@pytest.mark.parametrize("name", ["mean", "nearest"])
+def test_baselines_are_saved_too(name: str, data: kd.datasets.Splits, tmp_path: Path) -> None:
+    model = kd.build(name, backbone="resnet18", weights="random")
+    tiny.fit(model, data.train)
+    detector = kd.calibrate(model, data.calib, device="cpu", precision="fp32")
+    loaded = kd.load(kd.save(detector, tmp_path))
+    assert scored(loaded, pixels()).tolist() == scored(detector, pixels()).tolist()
+
+
+def rewritten(saved: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    tensors, meta = state.read_tensors(saved / "model.safetensors")
+    change(meta["card"])
+    state.write_tensors(saved / "model.safetensors", tensors, meta)
+
+
+def test_missing_damaged_and_foreign_files(saved: Path, tmp_path: Path) -> None:
+    path = saved / "model.safetensors"
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"no detector in .*model\.safetensors' is missing"):
+        kd.load(tmp_path)
+    for damaged in (content[:-100], content[:50], b"", b"x" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors' is damaged"):
+            kd.load(saved)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="kdlib did not write"):
+        kd.load(saved)
+    for header in ("no json", "[]"):
+        save_file({"a": torch.zeros(1)}, path, {"kdlib": header})
+        with pytest.raises(ValueError, match="'kdlib' entry"):
+            kd.load(saved)
+    state.write_tensors(path, {}, {"key": {}})
+    with pytest.raises(ValueError, match="no detector: its header has no card"):
+        kd.load(saved)
+
+
+def test_another_format_is_refused(saved: Path) -> None:
+    rewritten(saved, lambda card: card.update(format=2))
+    with pytest.raises(ValueError, match=r"has format 2, this kdlib reads 1.*'kdlib'"):
+        kd.load(saved)
+
+
+@pytest.mark.parametrize("change", ["missing", "surplus", "misshapen"])
+def test_tensors_that_do_not_fit(change: str, saved: Path) -> None:
+    tensors, meta = state.read_tensors(saved / "model.safetensors")
+    first = min(tensors)
+    if change == "missing":
+        del tensors[first]
+    else:
+        tensors[first if change == "misshapen" else "another"] = torch.zeros(7)
+    state.write_tensors(saved / "model.safetensors", tensors, meta)
+    with pytest.raises(ValueError, match="do not fit the model"):
+        kd.load(saved)
+
+
+def test_incomplete_cards(saved: Path) -> None:
+    rewritten(saved, lambda card: card.pop("threshold"))
+    with pytest.raises(ValueError, match="incomplete card.*threshold"):
+        kd.load(saved)
+
+
+def test_other_teacher_weights_are_refused(saved: Path, tmp_path: Path) -> None:
+    other = kd.backbones.classifier("resnet18", "random").state_dict()
+    other["conv1.weight"] = other["conv1.weight"] + 0.001
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"seed 1000003 \(random\), here the teacher has other\.safetensors"):
+        kd.load(saved, weights=tmp_path / "other.safetensors")
+    save_file(kd.backbones.classifier("resnet18", "random").state_dict(), tmp_path / "same.safetensors")
+    assert kd.load(saved, weights=tmp_path / "same.safetensors").model.teacher.weights.kind == "file"
+
+
+def test_a_failing_save_keeps_the_former_files(
+    detector: kd.Detector, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    for where in ("kdlib.state.save_file", "kdlib.state.os.replace"):
+        monkeypatch.setattr(where, full)
+        with pytest.raises(OSError, match="no space"):
+            kd.save(detector, saved)
+        monkeypatch.undo()
+        assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

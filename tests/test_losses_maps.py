@@ -1,0 +1,154 @@
+"""Losses and maps against published code's results, against SciPy, and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from kdlib import losses, maps
+from kdlib.types import Pairs
+
+REFERENCE = Path(__file__).parent / "reference" / "features.npz"
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Mapping[str, Any]:
+    with np.load(REFERENCE) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def pairs(reference: Mapping[str, Any]) -> Pairs:
+    return [(torch.tensor(reference[f"teacher{i}"]), torch.tensor(reference[f"student{i}"])) for i in range(3)]
+
+
+def column(*positions: tuple[float, ...]) -> torch.Tensor:
+    """One image [1, C, 1, N] with these feature vectors side by side."""
+    return torch.tensor(positions).T[None, :, None, :]
+
+
+def test_stpm_loss(pairs: Pairs, reference: Mapping[str, Any]) -> None:
+    named = losses.over_levels(pairs, lambda t, s: losses.normalised_l2(t, s).mean())
+    np.testing.assert_allclose(named["total"], reference["stpm_official_loss"], **CLOSE)
+    assert torch.isclose(named["total"], named["level_0"] + named["level_1"] + named["level_2"])
+
+
+def test_reverse_distillation_losses(pairs: Pairs, reference: Mapping[str, Any]) -> None:
+    for distance, key in (
+        (losses.global_cosine, "rd_global_cosine_loss"),
+        (losses.per_position_cosine, "per_position_cosine_loss"),
+    ):
+        np.testing.assert_allclose(losses.over_levels(pairs, distance)["total"], reference[key], **CLOSE)
+
+
+def test_published_maps(pairs: Pairs, reference: Mapping[str, Any]) -> None:
+    fuse = partial(maps.fuse, pairs, (64, 64), blur=0)
+    for found, key in (
+        (fuse(how="product", distance=losses.normalised_l2), "stpm_official_map_64"),
+        (fuse(how="sum", align_corners=True), "rd_map_add_64"),
+        (fuse(how="product", align_corners=True), "rd_map_mul_64"),
+    ):
+        assert found.shape == (3, 1, 64, 64)
+        np.testing.assert_allclose(found[:, 0], reference[key], **CLOSE)
+
+
+def test_half_the_squared_distance_of_unit_vectors_is_one_minus_the_cosine() -> None:
+    t, s = torch.randn(2, 16, 5, 7), torch.randn(2, 16, 5, 7)
+    torch.testing.assert_close(losses.normalised_l2(t, s) / 2, losses.cosine_distance(t, s), rtol=0, atol=1e-6)
+    after_relu = losses.cosine_distance(t.relu(), s.relu())
+    assert 0 <= after_relu.min() and after_relu.max() <= 1 < losses.cosine_distance(t, s).max()
+
+
+def test_distances_ignore_length() -> None:
+    t, s = torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)
+    for distance in (losses.cosine_distance, losses.normalised_l2):
+        torch.testing.assert_close(distance(5 * t, s), distance(t, s))
+        assert distance(t, t).abs().max() < 1e-6
+
+
+def test_dead_positions() -> None:
+    t, s = column((0, 0), (0, 0)), column((1, 2), (0, 0))
+    assert losses.normalised_l2(t, s).flatten().tolist() == pytest.approx([1, 0])
+    assert losses.cosine_distance(t, s).flatten().tolist() == pytest.approx([1, 1])
+
+
+def test_distances_of_half_precision_features_come_in_float32() -> None:
+    t, s = torch.rand(1, 8, 4, 4).bfloat16(), torch.rand(1, 8, 4, 4).bfloat16()
+    for distance in (losses.cosine_distance, losses.normalised_l2, losses.per_position_cosine, losses.global_cosine):
+        assert distance(t, s).dtype == torch.float32
+
+
+def test_global_cosine_ignores_errors_at_faint_positions() -> None:
+    t, s = column((10, 0), (1, 0)), column((10, 0), (0, 1))
+    assert losses.global_cosine(t, s) == pytest.approx(0.0099, abs=5e-5)
+    assert losses.per_position_cosine(t, s) == pytest.approx(0.5)
+
+
+def test_fusions_rank_a_peak_at_one_level_and_agreement_of_two_differently() -> None:
+    def distances(t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return t[:, 0]  # the "features" of this test are the distances themselves
+
+    levels = [(level, level) for level in (torch.tensor([[[[0.9, 0.3]]]]), torch.tensor([[[[0.0, 0.3]]]]))]
+    found = {how: maps.fuse(levels, (1, 2), how=how, blur=0, distance=distances)[0, 0, 0] for how in maps._FUSE}
+    expected = {"sum": [0.9, 0.6], "mean": [0.45, 0.3], "product": [0.0, 0.09], "max": [0.9, 0.3]}
+    for how, values in expected.items():
+        torch.testing.assert_close(found[how], torch.tensor(values))
+
+
+def test_unknown_fusion() -> None:
+    with pytest.raises(ValueError, match="'min'.*max.*product"):
+        maps.fuse([(torch.rand(1, 2, 4, 4),) * 2], (8, 8), how="min")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.7, 4.0, 9.0])
+@pytest.mark.parametrize("shape", [(64, 64), (24, 40), (5, 3)])
+def test_blur_equals_scipy(sigma: float, shape: tuple[int, int]) -> None:
+    image = torch.rand(2, 1, *shape, dtype=torch.float64)
+    expected = np.stack([ndimage.gaussian_filter(one.numpy(), sigma) for one in image[:, 0]])
+    np.testing.assert_allclose(maps.gaussian_blur(image, sigma)[:, 0], expected, rtol=1e-9)
+
+
+def test_blur_works_in_both_directions() -> None:
+    impulse = torch.zeros(1, 1, 64, 64)
+    impulse[..., 32, 32] = 1
+    blurred = maps.gaussian_blur(impulse, 4)
+    assert float(blurred.amax()) == pytest.approx(0.00995, abs=2e-5)
+    torch.testing.assert_close(blurred, blurred.mT)
+    assert maps.gaussian_blur(impulse, 0) is impulse
+
+
+def test_blur_scales_with_the_image() -> None:
+    pair = [(torch.rand(1, 4, 8, 8), torch.rand(1, 4, 8, 8))]
+    unblurred = maps.fuse(pair, (64, 64), blur=0)
+    torch.testing.assert_close(maps.fuse(pair, (64, 64), blur=4), maps.gaussian_blur(unblurred, 1))
+
+
+def test_blur_keeps_float32_under_autocast() -> None:
+    image = torch.rand(1, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(maps.gaussian_blur(image, 2), maps.gaussian_blur(image, 2).float())
+        inside = maps.gaussian_blur(image, 2)
+    assert torch.equal(inside, maps.gaussian_blur(image, 2))
+
+
+def test_level_maps_have_one_size() -> None:
+    pair = [(torch.rand(2, 4, n, n + 1), torch.rand(2, 4, n, n + 1)) for n in (8, 4)]
+    assert maps.level_maps(pair, (32, 36)).shape == (2, 2, 1, 32, 36)
+
+
+def test_image_score() -> None:
+    amap = torch.arange(12.0).view(2, 1, 2, 3)
+    assert maps.image_score(amap).tolist() == [5, 11]
+    assert maps.image_score(amap, top_k=2).tolist() == [4.5, 10.5]
+    assert maps.image_score(amap, top_k=6).tolist() == [2.5, 8.5]
+    for wrong in (0, 7):
+        with pytest.raises(ValueError, match=f"top_k is {wrong}.*6 pixels"):
+            maps.image_score(amap, top_k=wrong)
