@@ -10,7 +10,7 @@ kd.score(detector, "part.png")
 
 from importlib.metadata import version
 
-from kdlib import backbones, datasets, losses, maps, metrics, viz, widgets
+from kdlib import backbones, checks, datasets, losses, maps, metrics, viz, widgets
 from kdlib.detector import Detector, Verdict, calibrate, load, save, score
 from kdlib.evaluate import Result, evaluate
 from kdlib.methods import build
@@ -26,6 +26,7 @@ __all__ = [
     "backbones",
     "build",
     "calibrate",
+    "checks",
     "datasets",
     "evaluate",
     "fit",

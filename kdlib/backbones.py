@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdlib.weights import RANDOM_SEED, Weights, load_into, resolve
 
@@ -34,14 +35,18 @@ class Pyramid(nn.Module):
         channels: Channels of each level.
         weights: Where the weights come from.
         frozen: A frozen pyramid stays in eval mode and takes no gradient, whoever calls ``train()``.
+        neighbourhood: Every feature is the mean over this many positions in height and width; 1 leaves it alone.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, strides: Sequence[int], net: Any, weights: Weights, frozen: bool) -> None:
+    def __init__(
+        self, name: str, strides: Sequence[int], net: Any, weights: Weights, *, frozen: bool, neighbourhood: int = 1
+    ) -> None:
         super().__init__()
         self.name, self.strides, self.weights, self.frozen = name, tuple(strides), weights, frozen
+        self.neighbourhood = neighbourhood
         self.net = net
         self.channels: tuple[int, ...] = tuple(net.feature_info.channels())
         self._channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
@@ -56,7 +61,10 @@ class Pyramid(nn.Module):
         """Features of images ``x`` [B, 3, H, W] in 0..1, one [B, C, h, w] per level."""
         features = self.net((x - self.mean) / self.std)
         # Swin-like networks return [B, h, w, C]
-        return [f.permute(0, 3, 1, 2).contiguous() for f in features] if self._channels_last else features
+        if self._channels_last:
+            features = [f.permute(0, 3, 1, 2).contiguous() for f in features]
+        n = self.neighbourhood
+        return [F.avg_pool2d(f, n, 1, n // 2, count_include_pad=False) for f in features] if n > 1 else features
 
     def fingerprint(self) -> str:
         """Sixteen digits that tell these weights from any others: SHA-256 over all tensors in order."""
@@ -70,7 +78,9 @@ class Pyramid(nn.Module):
         return self
 
 
-def teacher(name: str = DEFAULT, strides: Sequence[int] = (4, 8, 16), weights: str | Path = "auto") -> Pyramid:
+def teacher(
+    name: str = DEFAULT, strides: Sequence[int] = (4, 8, 16), weights: str | Path = "auto", *, neighbourhood: int = 1
+) -> Pyramid:
     """A frozen, pretrained feature pyramid.
 
     Args:
@@ -78,10 +88,14 @@ def teacher(name: str = DEFAULT, strides: Sequence[int] = (4, 8, 16), weights: s
         strides: Levels wanted, as strides in pixels.
         weights: ``auto`` (installed package, then local cache; the hub only if ``KDLIB_DOWNLOAD=1``; else seeded
             random, with a warning), ``hub`` (download allowed), ``random``, or a ``.safetensors`` / ``.pth`` file.
+        neighbourhood: An odd number of positions over which every feature is averaged in height and width, as
+            PatchCore does (Roth et al., CVPR 2022): what is left is texture that a student can predict.
 
     Raises:
-        ValueError: If the network or a stride is unknown, or a weights file does not fit.
+        ValueError: If the network or a stride is unknown, a weights file does not fit, or the neighbourhood is even.
     """
+    if neighbourhood < 1 or neighbourhood % 2 == 0:
+        raise ValueError(f"neighbourhood is {neighbourhood}; expected an odd number: 1, 3, 5, ...")
     name = full_name(name)
     source = resolve(name, weights)
     if source.kind == "random" and weights == "auto":
@@ -90,7 +104,8 @@ def teacher(name: str = DEFAULT, strides: Sequence[int] = (4, 8, 16), weights: s
             "Pass weights='hub' to download them, or a file.",
             stacklevel=2,
         )
-    return Pyramid(name, strides, _features_net(name, strides, source), source, frozen=True)
+    net = _features_net(name, strides, source)
+    return Pyramid(name, strides, net, source, frozen=True, neighbourhood=neighbourhood)
 
 
 def student_like(pyramid: Pyramid) -> Pyramid:

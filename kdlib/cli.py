@@ -10,12 +10,11 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
-from accelerate import PartialState
 
 from kdlib import backbones, datasets, experiment
 from kdlib import bench as speed
 from kdlib.methods import BASELINES, METHODS
-from kdlib.runtime import runtime, versions
+from kdlib.runtime import processes, runtime, versions
 
 app = typer.Typer(help="Anomaly detection by knowledge distillation.", no_args_is_help=True, add_completion=False)
 Backbone = Annotated[str | None, typer.Option(help="timm name of the teacher; default: the preset's.")]
@@ -66,7 +65,7 @@ def run(
         precision=precision,
     )
     rows = experiment.run(settings, methods, category, seed or [0], out, _print_row)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         _print_means(rows)
         typer.echo(f"\nrows in {out / 'metrics.csv'}, example maps in {out}/CATEGORY/")
 

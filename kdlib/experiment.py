@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-from accelerate import PartialState
 from matplotlib.figure import Figure
 
 from kdlib import datasets, methods, viz
@@ -25,7 +24,7 @@ from kdlib.bench import latency_ms, peak_memory_mb
 from kdlib.datasets.records import ImageSet, Splits
 from kdlib.detector import Detector, calibrate, save
 from kdlib.evaluate import METRICS, evaluate
-from kdlib.runtime import runtime
+from kdlib.runtime import processes, runtime
 from kdlib.state import write_text
 from kdlib.train import History, fit
 
@@ -82,7 +81,7 @@ def run(
     """
     for name in names:
         methods.preset(name)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         splits = datasets.load(settings.data, categories, layout=settings.layout, size=settings.size)
     _same_settings(out, settings, splits.categories)
     rows = _read_rows(out / "metrics.csv")
@@ -93,9 +92,9 @@ def run(
             for row in _one(settings, name, seed, part, out, folder):
                 rows = [r for r in rows if _key(r) != _key(row)] + [row]
                 report(row)
-            if PartialState().is_main_process:
+            if processes().is_main_process:
                 write_text(out / "metrics.csv", _as_csv(rows))
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             # Only now: a run killed before its rows were written must find its training here.
             shutil.rmtree(folder / "state", ignore_errors=True)
     return rows
@@ -114,7 +113,7 @@ def _one(settings: Settings, name: str, seed: int, splits: Splits, out: Path, fo
         state=folder / "state",
         progress=sys.stderr.isatty(),
     )
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     detector = calibrate(model, splits.calib, device=device, precision=precision)
     save(detector, folder)
@@ -177,14 +176,14 @@ def _same_settings(out: Path, settings: Settings, categories: Sequence[str]) -> 
     path, own = out / "settings.json", json.loads(json.dumps(asdict(settings)))
     if settings.protocol == "multi":  # one model for all: other categories make another model
         own["categories"] = list(categories)
-    if path.exists():
+    if path.exists() and any((out / part).exists() for part in ("metrics.csv", "models")):
         found = json.loads(path.read_text(encoding="utf-8"))
         if differs := sorted(k for k in own.keys() | found.keys() if found.get(k) != own.get(k)):
             there, here = ({k: d.get(k) for k in differs} for d in (found, own))
             raise ValueError(
                 f"'{out}' holds results with other settings: {there}, asked for {here}. Choose another --out."
             )
-    elif PartialState().is_main_process:
+    elif processes().is_main_process:
         write_text(path, json.dumps(own, indent=2) + "\n")
 
 

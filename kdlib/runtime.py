@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -70,6 +72,15 @@ def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     if precision == "auto":
         return _fastest(where)
     return Runtime(device=where, precision=precision)  # type: ignore[arg-type]
+
+
+def processes() -> PartialState:
+    """The processes that share this run, started by ``torchrun`` or ``accelerate launch``; usually one.
+
+    Accelerate takes processes without a GPU for separate runs unless it is told that the CPU is meant.
+    """
+    gpus = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return PartialState(cpu=not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true")
 
 
 def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Runtime:

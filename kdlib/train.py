@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import nn
 from tqdm.auto import tqdm
 
 from kdlib.datasets.records import ImageSet
 from kdlib.loader import TrainingImages, mix
 from kdlib.methods.base import Distiller
-from kdlib.runtime import Runtime, runtime, synchronise
+from kdlib.runtime import Runtime, processes, runtime, synchronise
 from kdlib.state import RunState, recorded
 from kdlib.types import Batch, Losses, Phase
 
@@ -87,6 +87,7 @@ def fit(
             damaged or belongs to another run.
     """
     _check(images)
+    processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False)
     if state is not None and precision == "auto":
         precision = recorded(Path(state)).get("precision", "auto")
@@ -169,6 +170,7 @@ class _Trainer:
             bar.set_postfix(loss=f"{self.history.rows[-1]['total']:.4f}", refresh=False)
             self._save(index, step + 1, optimiser, schedule)
         bar.close()
+        broadcast(list(self.model.buffers()))  # each process has its own statistics of batch normalisation
 
     def _batches(self, phase: Phase, index: int, first: int) -> Iterator[Batch]:
         return self.loader.training(

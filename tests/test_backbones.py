@@ -1,9 +1,10 @@
-"""Teachers: the right levels from any family, weights from where the resolver says, and files refused in plain words."""
+"""Teachers: the right levels from any family, weights from where the resolver says, files refused in plain words."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_the_cache_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_failing_download_is_one_clear_error(nothing_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
+    create: Any = timm.create_model
 
     def offline(*arguments: object, pretrained: bool = False, **options: object) -> object:
         if pretrained:
@@ -229,12 +230,12 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="no plain state dict"):
         backbones.teacher("resnet18", weights=tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="weights file 'nowhere.pth' not found.*'hub'"):
+    with pytest.raises(ValueError, match=r"weights file 'nowhere.pth' not found.*'hub'"):
         backbones.teacher("resnet18", weights="nowhere.pth")
 
 
 def test_unknown_names_and_levels() -> None:
-    with pytest.raises(ValueError, match="unknown network 'resnet19'.*for example.*resnet18"):
+    with pytest.raises(ValueError, match=r"unknown network 'resnet19'.*for example.*resnet18"):
         backbones.teacher("resnet19")
     with pytest.raises(ValueError, match=r"unknown weights 'resnet18\.magic'.*resnet18\.tv_in1k"):
         backbones.teacher("resnet18.magic")

@@ -1,4 +1,4 @@
-"""Detectors: one score for one picture however it is handed in; what is saved is read back or refused in plain words."""
+"""Detectors: one score for one picture however it is handed in; what is saved is read back, or refused clearly."""
 
 from __future__ import annotations
 
@@ -104,7 +104,12 @@ def test_photographs_are_turned_upright(detector: kd.Detector, tmp_path: Path) -
 def test_lists_of_anything(detector: kd.Detector, tmp_path: Path) -> None:
     arrays = [pixels(40 + n, 60 - n) for n in range(5)]
     Image.fromarray(arrays[0]).save(tmp_path / "a.png")
-    mixed = [tmp_path / "a.png", Image.fromarray(arrays[1]), arrays[2], torch.tensor(arrays[3].transpose(2, 0, 1))]
+    mixed: list[Any] = [
+        tmp_path / "a.png",
+        Image.fromarray(arrays[1]),
+        arrays[2],
+        torch.tensor(arrays[3].transpose(2, 0, 1)),
+    ]
     verdict = kd.score(detector, [*mixed, arrays[4]], device="cpu", precision="fp32", batch_size=2)
     alone = np.concatenate([scored(detector, array) for array in arrays])
     assert verdict.scores == pytest.approx(alone, rel=1e-3)
@@ -236,7 +241,7 @@ def test_tensors_that_do_not_fit(change: str, saved: Path) -> None:
 
 def test_incomplete_cards(saved: Path) -> None:
     rewritten(saved, lambda card: card.pop("threshold"))
-    with pytest.raises(ValueError, match="incomplete card.*threshold"):
+    with pytest.raises(ValueError, match=r"incomplete card.*threshold"):
         kd.load(saved)
 
 

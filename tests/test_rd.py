@@ -82,7 +82,7 @@ def test_the_paper_and_the_code_have_different_losses() -> None:
         model = tiny.build("rd", loss=loss, seed=1).eval()
         expected = losses.over_levels(model.pairs(batch.image), distance)
         torch.testing.assert_close(model.loss(batch)["total"], expected["total"])
-    with pytest.raises(ValueError, match="'local'.*global, per_position"):
+    with pytest.raises(ValueError, match=r"'local'.*global, per_position"):
         tiny.build("rd", loss="local")
 
 

@@ -22,6 +22,7 @@ class DistillerConfig:
         backbone: timm name of the teacher.
         weights: ``auto``, ``hub``, ``random`` or a file; see :func:`kdlib.backbones.teacher`.
         strides: Levels of the pyramid, in pixels.
+        neighbourhood: Positions over which the teacher's features are averaged; 1, as in the papers, leaves them alone.
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces ``epochs`` where set.
         batch_size: Images per step.
@@ -34,6 +35,7 @@ class DistillerConfig:
     backbone: str = backbones.DEFAULT
     weights: str = "auto"
     strides: tuple[int, ...] = (4, 8, 16)
+    neighbourhood: int = 1
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
@@ -46,7 +48,7 @@ class DistillerConfig:
         """Refuses what no method can work with, before anything is trained.
 
         Raises:
-            ValueError: If a value is of another kind than its default, not among the choices, or not positive.
+            ValueError: If a number is none, a choice is unknown, or a count is not positive.
         """
         hints = get_type_hints(type(self))
         for name, value in vars(self).items():
@@ -85,7 +87,9 @@ class Distiller(nn.Module):
     def __init__(self, config: DistillerConfig) -> None:
         super().__init__()
         self.config = config
-        self.teacher = backbones.teacher(config.backbone, config.strides, config.weights)
+        self.teacher = backbones.teacher(
+            config.backbone, config.strides, config.weights, neighbourhood=config.neighbourhood
+        )
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         """Teacher and student features of images ``x`` [B, 3, H, W]; ``teacher`` hands in features computed before."""
