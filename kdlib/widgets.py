@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,10 +20,12 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from kdlib import viz
+
 Controls = Mapping[str, ipywidgets.Widget]
 Render = Callable[..., Figure]
 Report = Callable[[int, int], None]
-HEIGHT, DPI = "420px", 100
+HEIGHT = "420px"
 
 
 class Picture(NamedTuple):
@@ -229,10 +230,8 @@ def _picture(figure: Figure, alt: str) -> Picture:
     if not isinstance(figure, Figure):
         found = type(figure).__name__
         raise TypeError(f"the drawing function returned {found}, expected a Figure; end it with `return fig`")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
     words = str(figure.get_label() or alt or "Picture for the values of the controls above")
-    return Picture(base64.b64encode(buffer.getvalue()).decode("ascii"), words)
+    return Picture(base64.b64encode(viz.png(figure)).decode("ascii"), words)
 
 
 def _dress(control: ipywidgets.Widget, name: str) -> None:

@@ -251,3 +251,14 @@ def test_images_are_normalised_inside() -> None:
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(pyramid(x)[0], pyramid.net((x - pyramid.mean) / pyramid.std)[0])
+
+
+def test_features_of_a_neighbourhood_are_means() -> None:
+    plain, smooth = (backbones.teacher(LITE, (8,), neighbourhood=n) for n in (1, 3))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        (alone,), (averaged,) = plain(x), smooth(x)
+    torch.testing.assert_close(averaged[..., 4, 5], alone[..., 3:6, 4:7].mean((2, 3)))
+    torch.testing.assert_close(averaged[..., 0, 0], alone[..., :2, :2].mean((2, 3)))
+    with pytest.raises(ValueError, match="neighbourhood is 2; expected an odd number"):
+        backbones.teacher(LITE, neighbourhood=2)

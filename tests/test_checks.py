@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import ndimage
 
-from kdlib import checks
+from kdlib import checks, metrics
+
+
+def sampled(maps: Any, masks: Any) -> float:
+    """AUPRO as many public codes compute it."""
+    labelled = [ndimage.label(mask) for mask in masks]
+    regions = [(i, labels == k) for i, (labels, count) in enumerate(labelled) for k in range(1, count + 1)]
+    thresholds = np.linspace(maps.max(), maps.min(), 200)
+    fpr = np.array([(maps > t)[~masks].mean() for t in thresholds])
+    pro = np.array([np.mean([(maps[i] > t)[region].mean() for i, region in regions]) for t in thresholds])
+    inside = np.linspace(0, 0.3, 301)
+    return float(np.interp(inside, fpr, pro).mean())
+
 
 CASES: list[tuple[str, Any, str]] = [
     ("level_weights", None, "not answered yet"),
@@ -46,6 +60,21 @@ CASES: list[tuple[str, Any, str]] = [
     ("embedding_shapes", {256: (512, 8, 8), 224: [512, 7, 7]}, "right"),
     ("embedding_shapes", {256: (256, 16, 16), 224: (512, 7, 7)}, "not yet: (256, 16, 16) for 256 px"),
     ("embedding_shapes", {256: (512, 8, 8), 224: 7}, "not yet: 7 for 224 px"),
+    ("auroc_by_hand", None, "not answered yet"),
+    ("auroc_by_hand", 6.5 / 9, "right: 0.722"),
+    ("auroc_by_hand", 6 / 9, "not yet: 0.667"),
+    ("ap_by_chance", {"candle": None, "cashew": None, "pcb3": None}, "not answered yet"),
+    ("ap_by_chance", {"candle": 0.5, "cashew": 2 / 3, "pcb3": 100 / 201}, "right"),
+    ("ap_by_chance", {"candle": 0.5, "cashew": 0.5, "pcb3": 0.5}, "not yet: 0.5 for cashew"),
+    ("ap_by_chance", {"candle": 0.5}, "not yet: None for cashew"),
+    ("sampled_aupro", None, "not answered yet"),
+    ("sampled_aupro", sampled, "right: yours"),
+    ("sampled_aupro", metrics.aupro, "not yet: yours"),
+    ("sampled_aupro", lambda maps, masks: 0.0, "not yet: yours 0.000"),
+    ("harmless_rescalings", {"exp": None, "data set": None, "image": None}, "not answered yet"),
+    ("harmless_rescalings", {"exp": True, "data set": True, "image": False}, "right: per image"),
+    ("harmless_rescalings", {"exp": True, "data set": True, "image": True}, "not yet: 'image'"),
+    ("harmless_rescalings", {"exp": False, "data set": True, "image": False}, "not yet: 'exp'"),
 ]
 
 

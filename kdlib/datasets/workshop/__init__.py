@@ -84,7 +84,8 @@ def render(
     if missing:
         root.mkdir(parents=True, exist_ok=True)
         total = len(missing) * (counts.train + counts.test + 4 * counts.per_defect)
-        with tqdm(total=total, desc="rendering workshop", unit="image", disable=not progress) as bar:
+        hidden = None if progress else True  # None: no bar where the output is a file or a pipe
+        with tqdm(total=total, desc="rendering workshop", unit="image", disable=hidden) as bar:
             for name in missing:
                 _render_category(root, name, seed, counts, bar)
     return root
