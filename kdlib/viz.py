@@ -228,8 +228,11 @@ def _bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as a PNG of 256 colours chosen for it: photographs take a third of the space and look the same."""
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=dpi)
-    Image.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    """The figure as a PNG whose colours are rounded to multiples of 5 in 0..255: half the size, the same to the eye.
+
+    A palette of 256 colours would be smaller for one photograph, but loses rare colours beside a map: rust turns grey.
+    """
+    figure.savefig(full := io.BytesIO(), format="png", dpi=dpi)
+    colours = np.asarray(Image.open(full).convert("RGB"), dtype=np.uint16)
+    Image.fromarray(((colours + 2) // 5 * 5).astype(np.uint8)).save(small := io.BytesIO(), format="png")
     return small.getvalue()
