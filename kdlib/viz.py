@@ -101,7 +101,7 @@ def gallery(
     for column, i in zip(axes.T, picked, strict=True):
         verdict = "anomalous" if detector.threshold.decide(result.scores[i : i + 1])[0] else "normal"
         column[0].imshow(picture(images[i]["image"]))
-        column[0].set_title(f"{result.defects[i].replace('_', ' ')}", fontsize=9)
+        column[0].set_title(str(result.defects[i]).replace("_", "\n"), fontsize=9)
         column[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
         drawn = column[2].imshow(result.maps[i], cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
         column[2].set_xlabel(f"{result.scores[i]:.3g}\n{verdict}", fontsize=8)
