@@ -41,7 +41,7 @@ class STPMConfig(DistillerConfig):
         weight_decay: SGD weight decay.
         half: The paper's factor 1/2 in front of the squared distance; the official code has none.
         student_init: ``random`` as published; ``pretrained`` starts the student as a copy of the teacher, a bug of some
-            public codes that takes most of the contrast away (shown in notebook 01).
+            public codes that takes contrast away early in training (shown in notebook 01).
     """
 
     backbone: str = "resnet18"
