@@ -96,9 +96,9 @@ class NearestPatch(Baseline):
 
     @staticmethod
     def _patches(features: Sequence[Tensor]) -> Tensor:
-        """All levels, smoothed over 3 x 3 positions, at the finest level's size: [B, h, w, C]."""
+        """All levels, smoothed over 3 x 3 positions with a border of zeros as in PatchCore's code, at the finest level's size: [B, h, w, C]."""
         size = features[0].shape[-2:]
-        smooth = [F.avg_pool2d(f.float(), 3, 1, 1, count_include_pad=False) for f in features]
+        smooth = [F.avg_pool2d(f.float(), 3, 1, 1) for f in features]
         aligned = [F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth]
         return torch.cat(aligned, dim=1).permute(0, 2, 3, 1).contiguous()
 

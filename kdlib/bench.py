@@ -96,7 +96,7 @@ def bench(
             return ours.teacher(x)
 
     cached = teach() if how.device.type == "cpu" else None
-    train = _in_turn(_trainer(ours, x, cached, how), _trainer(theirs, y, None, plain), how, rounds)
+    train = _in_turn(_trainer(ours, x, cached, how), _trainer(theirs, y, None, plain, fused=False), how, rounds)
     ours.eval(), theirs.eval()
     score = _in_turn(_scorer(ours, x, how), _scorer(theirs, y, plain), how, rounds)
     return Speed(
@@ -135,8 +135,12 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _trainer(model: Distiller, x: Tensor, cached: list[Tensor] | None, how: Runtime) -> Callable[[], None]:
+def _trainer(
+    model: Distiller, x: Tensor, cached: list[Tensor] | None, how: Runtime, *, fused: bool = True
+) -> Callable[[], None]:
     optimiser = model.optimiser(model.student_parameters())
+    for group in optimiser.param_groups:
+        group["fused"] = fused
     batch = Batch(image=x, category=torch.zeros(len(x), dtype=torch.long), teacher=cached)
     model.train()
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdlib.types import Pairs
+
+_EPS = 1e-8
 
 
 def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
@@ -25,7 +27,8 @@ def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
     Returns:
         Distances [B, h, w] in float32, in 0..2 (0..1 where both are non-negative); 1 where a vector is zero.
     """
-    return 1 - F.cosine_similarity(t.float(), s.float(), dim=1)
+    dot, t_norm, s_norm = _products(t, s, (1,))
+    return 1 - dot / (t_norm * s_norm)
 
 
 def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
@@ -34,7 +37,9 @@ def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
     Equals ``2 * cosine_distance`` except at dead positions: it is 1 where one vector is zero, 0 where both are. Source:
     STPM, official code.
     """
-    return (F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1)).pow(2).sum(1)
+    dot, t_norm, s_norm = _products(t, s, (1,))
+    alive = (t_norm > _EPS).float() + (s_norm > _EPS).float()
+    return (alive - 2 * dot / (t_norm * s_norm)).clamp_min(0)
 
 
 def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
@@ -43,8 +48,16 @@ def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
 
 
 def global_cosine(t: Tensor, s: Tensor) -> Tensor:
-    """One minus the cosine of whole maps flattened to one vector per image, mean over images. Source: RD4AD's code."""
-    return (1 - F.cosine_similarity(t.float().flatten(1), s.float().flatten(1), dim=1)).mean()
+    """One minus the cosine of whole maps taken as one vector per image, mean over images. Source: RD4AD's code."""
+    dot, t_norm, s_norm = _products(t, s, tuple(range(1, t.dim())))
+    return (1 - dot / (t_norm * s_norm)).mean()
+
+
+def _products(t: Tensor, s: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Dot product over ``dim``, and both norms, no smaller than 1e-8: the three passes that a cosine needs."""
+    t, s = t.float(), s.float()
+    norms = (torch.linalg.vector_norm(f, dim=dim).clamp_min(_EPS) for f in (t, s))
+    return (t * s).sum(dim), *norms
 
 
 def over_levels(pairs: Pairs, distance: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:

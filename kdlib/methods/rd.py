@@ -106,7 +106,7 @@ class RD(Distiller):
         return losses.over_levels(self.pairs(batch.image, batch.teacher), distance)
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas)
+        return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
 
     def _check_size(self, x: Tensor) -> None:
         multiple = 2 * self.teacher.strides[-1]
