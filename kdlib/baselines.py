@@ -96,7 +96,7 @@ class NearestPatch(Baseline):
 
     @staticmethod
     def _patches(features: Sequence[Tensor]) -> Tensor:
-        """All levels, smoothed over 3 x 3 positions with a border of zeros as in PatchCore's code, at the finest level's size: [B, h, w, C]."""
+        """All levels at the finest one's size, smoothed over 3 x 3 positions with a border of zeros: [B, h, w, C]."""
         size = features[0].shape[-2:]
         smooth = [F.avg_pool2d(f.float(), 3, 1, 1) for f in features]
         aligned = [F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth]

@@ -8,9 +8,11 @@ A cosine over the whole flattened map and a mean of cosines per position are dif
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdlib.types import Pairs
 
@@ -58,6 +60,53 @@ def _products(t: Tensor, s: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tenso
     t, s = t.float(), s.float()
     norms = (torch.linalg.vector_norm(f, dim=dim).clamp_min(_EPS) for f in (t, s))
     return (t * s).sum(dim), *norms
+
+
+def channel_kl(
+    t: Tensor, s: Tensor, *, temperature: float = 1.0, reduction: Literal["cwd", "vandgnl"] = "cwd"
+) -> Tensor:
+    """Divergence KL(teacher || student) of where in the image each channel is active, a scalar.
+
+    Every channel becomes a distribution over positions by a softmax; a constant added to a channel changes nothing.
+
+    Args:
+        t: Teacher features [B, C, h, w].
+        s: Student features [B, C, h, w].
+        temperature: Divides the features; small values look at peaks.
+        reduction: ``cwd`` sums over positions, ``vandgnl`` takes the mean, h * w times less; both average over images
+            and channels.
+
+    Source: channel-wise distillation; the second reduction is that of VAND-GNL's code.
+    """
+    p, q = (F.log_softmax(f.float().flatten(2) / temperature, dim=2) for f in (t, s))
+    divergence = F.kl_div(q, p, reduction="none", log_target=True)
+    return (divergence.sum(2) if reduction == "cwd" else divergence).mean()
+
+
+def intra_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
+    """Mean squared difference of the cosines between all positions of one image, a scalar.
+
+    Features [B, C, h, w] are first averaged onto at most ``grid`` x ``grid`` positions.
+    """
+    a, b = (_directions(f, grid) for f in (t, s))
+    return (a.mT @ a - b.mT @ b).pow(2).mean()
+
+
+def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
+    """As :func:`intra_affinity`, between positions of two images: each of the batch and the one before it.
+
+    A batch of one image has no neighbour and gives 0.
+    """
+    if len(t) == 1:
+        return 0 * s.float().sum()
+    a, b = (_directions(f, grid) for f in (t, s))
+    return (a.mT @ a.roll(1, 0) - b.mT @ b.roll(1, 0)).pow(2).mean()
+
+
+def _directions(features: Tensor, grid: int) -> Tensor:
+    """Unit vectors [B, C, n] of features [B, C, h, w] averaged onto a grid."""
+    h, w = features.shape[-2:]
+    return F.normalize(F.adaptive_avg_pool2d(features.float(), (min(h, grid), min(w, grid))).flatten(2), dim=1)
 
 
 def over_levels(pairs: Pairs, distance: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional as F
 
 from kdlib import losses, maps
 from kdlib.types import Pairs
@@ -157,3 +158,25 @@ def test_image_score() -> None:
     for wrong in (0, 7):
         with pytest.raises(ValueError, match=f"top_k is {wrong}.*6 pixels"):
             maps.image_score(amap, top_k=wrong)
+
+
+def test_channel_kl_ignores_constants_and_reductions_differ_by_positions():
+    t, s = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    kl = losses.channel_kl(t, s)
+    p, q = t.flatten(2).softmax(2), s.flatten(2).softmax(2)
+    torch.testing.assert_close(kl, (p * (p / q).log()).sum(2).mean())
+    torch.testing.assert_close(kl, losses.channel_kl(t, s + torch.randn(1, 3, 1, 1)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(kl, 16 * losses.channel_kl(t, s, reduction="vandgnl"))
+
+
+def test_affinities_see_angles_between_positions_and_nothing_else():
+    t, s = torch.randn(3, 8, 20, 20), torch.randn(3, 8, 20, 20)
+    rotation = torch.linalg.qr(torch.randn(8, 8)).Q
+    turned = torch.einsum("dc,bchw->bdhw", rotation, t)
+    for affinity in (losses.intra_affinity, losses.inter_affinity):
+        assert affinity(t, turned) < 1e-6 < affinity(t, s)
+    first, second = (F.normalize(F.adaptive_avg_pool2d(f, 16).flatten(2), dim=1) for f in (t, s))
+    pairs = [(i, i - 1) for i in range(3)]
+    expected = torch.stack([(first[i].T @ first[j] - second[i].T @ second[j]).pow(2).mean() for i, j in pairs]).mean()
+    torch.testing.assert_close(losses.inter_affinity(t, s), expected)
+    assert losses.inter_affinity(t[:1], s[:1]) == 0

@@ -99,7 +99,11 @@ class RD(Distiller):
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         self._check_size(x)
         t = self.teach(x, teacher)
-        return list(zip(t, self.decoder(self.bottleneck(t)), strict=True))
+        return list(zip(t, self.restore(t), strict=True))
+
+    def restore(self, t: Sequence[Tensor]) -> list[Tensor]:
+        """What the student makes of the teacher's features, fine to coarse; successors of RD change this."""
+        return self.decoder(self.bottleneck(t))
 
     def loss(self, batch: Batch) -> Losses:
         distance = losses.global_cosine if self.config.loss == "global" else losses.per_position_cosine
