@@ -160,6 +160,9 @@ class RunState:
         for group, saved in zip(groups, meta["groups"], strict=True):
             group |= saved
         optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        # Files know no memory layout, and fused optimisers read moments in the order in which the weights lie.
+        for p, state in optimiser.state.items():
+            state |= {k: torch.empty_like(p).copy_(v) for k, v in state.items() if v.shape == p.shape}
         return meta
 
     def finish(self, phase: int, model: nn.Module, extra: dict[str, Any]) -> None:
