@@ -1,4 +1,4 @@
-"""The command line: ``python -m kdlib run``, ``bench``, ``doctor``."""
+"""The command line: ``python -m kdlib run``, ``bench``, ``study``, ``claims``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import typer
 
 from kdlib import backbones, datasets, experiment
 from kdlib import bench as speed
+from kdlib import claims as ledger
+from kdlib import study as study_engine
 from kdlib.methods import BASELINES, METHODS
 from kdlib.runtime import processes, runtime, versions
+from kdlib.studies import STUDIES
 
 app = typer.Typer(help="Anomaly detection by knowledge distillation.", no_args_is_help=True, add_completion=False)
 Backbone = Annotated[str | None, typer.Option(help="timm name of the teacher; default: the preset's.")]
@@ -89,6 +92,28 @@ def bench(
         return
     for name, value in found.items():
         typer.echo(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDIES)}.")],
+    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop'.")] = "workshop",
+    out: Annotated[Path, typer.Option(help="Folder for NAME_DATA.csv.")] = Path("data/results"),
+    size: Annotated[int, typer.Option(help="Working height and width in pixels.")] = 128,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0 1 2.")] = None,
+) -> None:
+    """Repeat, or continue, a study behind the notebooks' tables."""
+    if name not in STUDIES:
+        raise ValueError(f"unknown study '{name}'; expected one of {sorted(STUDIES)}")
+    typer.echo(study_engine.run(name, STUDIES[name], data, seed or [0, 1, 2], size, out))
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, typer.Option(help="Folder of the studies' files.")] = Path("data/results"),
+) -> None:
+    """Write the ledger: which of the papers' claims the studies bear out."""
+    typer.echo(ledger.ledger(results))
 
 
 @app.command()

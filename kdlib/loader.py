@@ -64,9 +64,18 @@ class TrainingImages:
         return TeacherCache(self.teacher, ordered, len(self), self.how, progress=self.progress)
 
     def training(
-        self, batch_size: int, steps: range, seed: int, *, process: int = 0, processes: int = 1
+        self,
+        batch_size: int,
+        steps: range,
+        seed: int,
+        *,
+        process: int = 0,
+        processes: int = 1,
+        balanced: bool = False,
     ) -> Iterator[Batch]:
         """Shuffled batches of these steps, of which each process takes its share.
+
+        ``balanced`` ones show all categories equally often, see :func:`shuffled_evenly`.
 
         Raises:
             ValueError: If there are fewer images in a batch than processes.
@@ -77,7 +86,13 @@ class TrainingImages:
                 f"batch size is {size}, fewer than the {processes} processes; give each at least one image"
             )
         share = slice(process, size // processes * processes, processes)
-        return map(self._batch, self._items([shuffled(len(self), size, step, seed)[share] for step in steps]))
+        if balanced:
+            shown = [sample.category for sample in self.images.samples]
+            groups = [[i for i, name in enumerate(shown) if name == own] for own in sorted(set(shown))]
+            plan = [shuffled_evenly(groups, size, step, seed) for step in steps]
+        else:
+            plan = [shuffled(len(self), size, step, seed) for step in steps]
+        return map(self._batch, self._items([chosen[share] for chosen in plan]))
 
     def _in_order(self) -> list[list[int]]:
         positions = list(range(len(self)))
@@ -101,10 +116,29 @@ def shuffled(count: int, size: int, step: int, seed: int) -> list[int]:
     A pure function of its arguments, so that any step can be repeated. Every image is seen equally often, and no batch
     is too small for batch normalisation.
     """
+    return _row(count, step * size, size, seed)
+
+
+def shuffled_evenly(groups: Sequence[Sequence[int]], size: int, step: int, seed: int) -> list[int]:
+    """As :func:`shuffled`, with equally many images of every group in every batch, up to one.
+
+    A batch no smaller than the number of groups holds them all. A group's images take turns in an endless row of their
+    own; the fewer they are, the more often each is seen. Places in the batch are random, or else processes that share
+    it could each get half of the groups.
+    """
+    start, chosen = step * size, list[int]()
+    for rank, group in enumerate(groups):
+        # Of the places in the endless row of batches every len(groups)-th belongs to the group.
+        first, end = (-((rank - place) // len(groups)) for place in (start, start + size))
+        chosen += [group[i] for i in _row(len(group), first, end - first, mix(seed, rank))]
+    return [chosen[i] for i in _row(size, 0, size, mix(seed, step, -4))]
+
+
+def _row(count: int, start: int, size: int, seed: int) -> list[int]:
+    """A piece of an endless row of shuffled epochs of ``count`` images."""
     chosen: list[int] = []
-    position = step * size
     while len(chosen) < size:
-        epoch, offset = divmod(position + len(chosen), count)
+        epoch, offset = divmod(start + len(chosen), count)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, epoch, -3)))
         chosen += order[offset : offset + size - len(chosen)].tolist()
     return chosen

@@ -79,8 +79,8 @@ def channel_kl(
     Source: channel-wise distillation; the second reduction is that of VAND-GNL's code.
     """
     p, q = (F.log_softmax(f.float().flatten(2) / temperature, dim=2) for f in (t, s))
-    divergence = F.kl_div(q, p, reduction="none", log_target=True)
-    return (divergence.sum(2) if reduction == "cwd" else divergence).mean()
+    divergence = (p.exp() * (p - q)).sum(2).mean()
+    return divergence if reduction == "cwd" else divergence / p.shape[2]
 
 
 def intra_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
@@ -88,8 +88,7 @@ def intra_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
 
     Features [B, C, h, w] are first averaged onto at most ``grid`` x ``grid`` positions.
     """
-    a, b = (_directions(f, grid) for f in (t, s))
-    return (a.mT @ a - b.mT @ b).pow(2).mean()
+    return _affinity(t, s, grid, 0)
 
 
 def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
@@ -99,14 +98,40 @@ def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
     """
     if len(t) == 1:
         return 0 * s.float().sum()
-    a, b = (_directions(f, grid) for f in (t, s))
-    return (a.mT @ a.roll(1, 0) - b.mT @ b.roll(1, 0)).pow(2).mean()
+    return _affinity(t, s, grid, 1)
+
+
+def affinity_distance(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
+    """How differently teacher and student relate every position to all others of its image.
+
+    Mean absolute difference [B, h', w'] of the cosines in a position's row of :func:`intra_affinity`, in 0..2, on the
+    grid. A ``distance`` for :func:`kdlib.maps.fuse`, to look at; no paper scores with it.
+    """
+    with torch.autocast(t.device.type, enabled=False):
+        a, b = (_directions(f, grid) for f in (t, s))
+        rows = (a.mT @ a - b.mT @ b).abs().mean(2)
+    return rows.unflatten(1, (min(t.shape[2], grid), min(t.shape[3], grid)))
+
+
+def _affinity(t: Tensor, s: Tensor, grid: int, shift: int) -> Tensor:
+    """Mean squared difference of cosines between every image's positions and those of the image ``shift`` before it."""
+    with torch.autocast(t.device.type, enabled=False):
+        a, b = (_directions(f, grid) for f in (t, s))
+        positions = a.shape[2]
+        if a.shape[1] > positions:
+            return (a.mT @ a.roll(shift, 0) - b.mT @ b.roll(shift, 0)).square().mean()
+        # As <x'y, u'v> = <x u', y v'>, products over channels, here the smaller matrices, give the same squared norm.
+        tt, ss, ts = ((p * p.roll(shift, 0)).sum() for p in (a @ a.mT, b @ b.mT, a @ b.mT))
+        return (tt + ss - 2 * ts) / (len(t) * positions**2)
 
 
 def _directions(features: Tensor, grid: int) -> Tensor:
     """Unit vectors [B, C, n] of features [B, C, h, w] averaged onto a grid."""
     h, w = features.shape[-2:]
-    return F.normalize(F.adaptive_avg_pool2d(features.float(), (min(h, grid), min(w, grid))).flatten(2), dim=1)
+    features = features.float()
+    if max(h, w) > grid:
+        features = F.adaptive_avg_pool2d(features, (min(h, grid), min(w, grid)))
+    return F.normalize(features.flatten(2), dim=1)
 
 
 def over_levels(pairs: Pairs, distance: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:

@@ -161,6 +161,9 @@ class _Trainer:
                 named: Losses = step_module(batch)
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(named["total"]).backward()
+            if phase.clip is not None:
+                scaler.unscale_(optimiser)
+                nn.utils.clip_grad_norm_(phase.parameters, phase.clip)
             scaler.step(optimiser)
             scaler.update()
             if schedule:
@@ -179,6 +182,7 @@ class _Trainer:
             mix(self.seed, index, -2),
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
+            balanced=phase.balanced,
         )
 
     def _record(self, phase: Phase, step: int, named: Losses, images: int) -> None:

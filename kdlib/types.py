@@ -53,6 +53,8 @@ class Phase:
         steps: Optimiser steps.
         batch_size: Images per step, over all processes.
         scheduler: Builds a learning-rate schedule, stepped once per step.
+        clip: Largest norm of the gradient over all parameters; a longer one is shortened to it. ``None``: any.
+        balanced: Every batch shows all categories equally often, small ones' images more often than others'.
     """
 
     name: str
@@ -62,3 +64,5 @@ class Phase:
     steps: int
     batch_size: int
     scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
+    clip: float | None = None
+    balanced: bool = False

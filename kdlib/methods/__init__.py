@@ -9,14 +9,23 @@ from typing import Any
 import torch
 
 from kdlib import baselines
-from kdlib.methods import rd, stpm
+from kdlib.methods import dhkd, dnpkd, rd, snl, stpm
 from kdlib.methods.base import Distiller, DistillerConfig
 
-METHODS: dict[str, type[Distiller]] = {"stpm": stpm.STPM, "rd": rd.RD}
+METHODS: dict[str, type[Distiller]] = {
+    "stpm": stpm.STPM,
+    "rd": rd.RD,
+    "dnpkd": dnpkd.DNPKD,
+    "dhkd": dhkd.DHKD,
+    "snl": snl.SNL,
+}
 BASELINES: dict[str, type[Distiller]] = {"mean": baselines.MeanFeature, "nearest": baselines.NearestPatch}
 _PRESETS: dict[str, dict[str, Any]] = {
     "stpm": stpm.PRESETS,
     "rd": rd.PRESETS,
+    "dnpkd": dnpkd.PRESETS,
+    "dhkd": dhkd.PRESETS,
+    "snl": snl.PRESETS,
     "mean": baselines.PRESETS,
     "nearest": baselines.PRESETS,
 }

@@ -1,0 +1,177 @@
+"""The engine of studies: many trainings, one file of rows, continued where it stopped. The grids: studies.py."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from kdlib import datasets, methods
+from kdlib.datasets.records import Splits
+from kdlib.evaluate import evaluate
+from kdlib.state import write_text
+from kdlib.train import History, fit
+
+COLUMNS = (
+    *("method", "variant", "protocol", "classes", "category", "seed", "steps"),
+    *("image_auroc", "pixel_auroc", "aupro", "train_seconds", "size", "runtime"),
+)
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One line of a study: a method, what is changed in it, how it is trained, when it is evaluated.
+
+    Attributes:
+        method: Name or name/preset.
+        variant: What differs from the preset, as tables show it; empty for the preset itself.
+        protocol: ``single``, one model per category, or ``multi``, one model for all.
+        options: Fields of the method's configuration.
+        stops: Lengths of training in steps at which one training is evaluated; more than one only for methods that
+            train in one phase at a constant learning rate. Empty: the preset's own length.
+        classes: Take only so many categories, the first by name; 0 takes all.
+    """
+
+    method: str
+    variant: str = ""
+    protocol: Literal["single", "multi"] = "multi"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stops: tuple[int, ...] = ()
+    classes: int = 0
+
+
+def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size: int, out: Path) -> Path:
+    """Carries out what is missing of a study; returns the file with its rows.
+
+    Args:
+        name: Of the study, and of its file.
+        trials: What to train.
+        data: Root of a data set, or ``workshop``; its folder's name becomes part of the file's.
+        seeds: Seeds, the outermost loop: a study that is stopped early has all trials for fewer seeds.
+        size: Working height and width in pixels.
+        out: Folder of the file.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    everything = datasets.load(data, size=size)
+    path = out / f"{name}_{Path(data).name}.csv"
+    rows = read(path) if path.exists() else []
+    for seed in seeds:
+        for trial in trials:
+            chosen = everything
+            if trial.classes:
+                chosen = datasets.load(data, everything.categories[: trial.classes], size=size)
+            parts = [chosen] if trial.protocol == "multi" else [chosen.of(c) for c in chosen.categories]
+            for part in parts:
+                if not _done(rows, trial, seed, part, len(chosen.categories)):
+                    rows += _train(trial, seed, part, len(chosen.categories), size)
+                    write_text(path, _as_csv(rows))
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a study's file.
+
+    Raises:
+        ValueError: If its columns are not a study's.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"'{path}' has columns {reader.fieldnames}; expected {list(COLUMNS)}. Move it away.")
+        return list(reader)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A metric over seeds, of means over categories.
+
+    Attributes:
+        mean: Over seeds.
+        spread: Standard deviation over seeds; NaN of one.
+        seeds: How many.
+    """
+
+    mean: float
+    spread: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.spread:.3f}" if self.seeds > 1 else f"{self.mean:.3f}"
+
+
+def figures(rows: list[Row], metric: str, *by: str) -> dict[tuple[str, ...], Figure]:
+    """Mean and spread of a metric for every combination of values in the columns ``by``, in order of appearance.
+
+    First the mean over the categories of one seed, as if they were one test; then mean and spread over seeds.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    if unknown := sorted({metric, *by} - set(COLUMNS)):
+        raise ValueError(f"studies have no columns {unknown}; they have {list(COLUMNS)}")
+    groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in rows:
+        seeds = groups.setdefault(tuple(row[k] for k in by), {})
+        seeds.setdefault(row["seed"], []).append(float(row[metric]))
+    found = {}
+    for key, seeds in groups.items():
+        means = [fmean(values) for values in seeds.values()]
+        spread = stdev(means) if len(means) > 1 else math.nan
+        found[key] = Figure(mean=fmean(means), spread=spread, seeds=len(means))
+    return found
+
+
+def _train(trial: Trial, seed: int, part: Splits, classes: int, size: int) -> list[Row]:
+    options = dict(trial.options) | ({"steps": max(trial.stops)} if trial.stops else {})
+    model = methods.build(trial.method, seed=seed, **options)
+    rows: list[Row] = []
+    spent = 0.0
+
+    def collect(history: History, seconds: float) -> None:
+        for category in part.categories:
+            result = evaluate(model, part.test.of(category)).metrics()
+            measured = {k: result[k] for k in ("image_auroc", "pixel_auroc", "aupro")}
+            found = {
+                **{"method": trial.method, "variant": trial.variant, "protocol": trial.protocol, "classes": classes},
+                **{"category": category, "seed": seed, "steps": len(history.rows)},
+                **{k: f"{v:.4f}" for k, v in measured.items()},
+                **{"train_seconds": f"{seconds:.1f}", "size": size, "runtime": history.runtime},
+            }
+            rows.append({k: str(found[k]) for k in COLUMNS})
+
+    def at_a_stop(history: History) -> None:
+        nonlocal spent
+        if len(history.rows) in trial.stops[:-1]:
+            start = time.perf_counter()
+            collect(history, history.seconds - spent)
+            model.train()
+            spent += time.perf_counter() - start
+
+    history = fit(model, part.train, seed=seed, on_step=at_a_stop, progress=sys.stderr.isatty())
+    collect(history, history.seconds - spent)
+    return rows
+
+
+def _done(rows: list[Row], trial: Trial, seed: int, part: Splits, classes: int) -> bool:
+    key = {"method": trial.method, "variant": trial.variant, "protocol": trial.protocol}
+    key |= {"classes": str(classes), "seed": str(seed), "category": part.categories[-1]}
+    there = {row["steps"] for row in rows if all(row[k] == v for k, v in key.items())}
+    return bool(there) and {str(stop) for stop in trial.stops} <= there
+
+
+def _as_csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
