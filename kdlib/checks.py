@@ -12,6 +12,10 @@ import numpy as np
 import torch
 
 from kdlib import losses, methods, metrics
+from kdlib.layers.frequency_mask import filtered
+
+_NUMBERS_AT_256 = 256 * 64 * 64 + 512 * 32 * 32 + 1024 * 16 * 16
+"""Features of one image of 256 px at the three levels of a wide_resnet50_2."""
 
 
 def level_weights(answer: Sequence[float] | None) -> None:
@@ -117,6 +121,201 @@ def embedding_shapes(answer: Mapping[int, Sequence[int]] | None) -> None:
             print(f"not yet: {given} for {size} px; compare t3: the embedding has twice its channels and half its size")
             return
     print("right: five halvings from the image to the embedding, so a size that 32 does not divide cannot be restored")
+
+
+def one_threshold(answer: Mapping[str, Sequence[float]] | None) -> None:
+    """Notebook 03: two categories, each told apart perfectly, that no common threshold serves."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    pairs = np.asarray([answer.get(name, (0, 0)) for name in ("A", "B")], dtype=float)
+    if pairs.shape != (2, 2) or (pairs[:, 0] >= pairs[:, 1]).any():
+        print("not yet: A and B are pairs (score of a normal image, higher score of a defective one)")
+        return
+    pooled = metrics.image_metrics(pairs.flatten(), [0, 1, 0, 1])["image_auroc"]
+    if pooled > 0.75:
+        print(f"not yet: mean 1, pooled {pooled:.2f}; of the four pairs of a normal and a defective image, lose one")
+    else:
+        print(f"right: mean 1, pooled {pooled:.2f}: a defect of one category ranks below a normal image of the other")
+
+
+def steps_and_epochs(answer: Mapping[str, float] | None) -> None:
+    """Notebook 03: how often 48 images of a category are seen, alone and as one of six, in batches of 16."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    true = {"epochs, one category": 600 * 16 / 48, "epochs, six": 600 * 16 / 288, "steps to be even": 600 * 6}
+    for name, value in true.items():
+        if abs(float(answer.get(name, 0)) - value) > 0.01 * value:
+            print(f"not yet: {answer.get(name)} for '{name}'; an epoch is images divided by images per step")
+            return
+    print("right: at equal steps the joint student saw each image six times less often: say which of the two is equal")
+
+
+def mixed_masks(answer: Mapping[str, float] | None) -> None:
+    """Notebook 03: which share of the pixels is wrong in mixed images, and what that makes of pixel AP by chance."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    true = {"mixup": 1, "paste": 1 / 16, "AP by chance": 1 / 32}
+    for name, value in true.items():
+        if abs(float(answer.get(name, -1)) - value) > 0.02 * value:
+            print(f"not yet: {answer.get(name)} for '{name}'; count pixels that no photograph of one product has there")
+            return
+    print("right: a mixup has no normal pixel left, so it can have an image score, but no pixel AUROC of its own")
+
+
+def even_part(answer: Callable[[Any], Any] | None) -> None:
+    """Notebook 04: what is left of features when their spectrum loses its imaginary part, without a transform."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    x = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    open_gains = torch.ones(2, 3, 24, 13)
+    true, given = filtered(x, open_gains, "real_only"), torch.as_tensor(answer(x))
+    if given.shape != x.shape:
+        print(f"not yet: expected shape {tuple(x.shape)}, as that of x; found {tuple(given.shape)}")
+    elif torch.allclose(given, (x + x.flip(-2, -1)) / 2, atol=1e-5):
+        print("not yet: nearly; index 0 is its own reflection, 1 goes to h - 1: what does flip do to index 0?")
+    elif not torch.allclose(given, true, atol=1e-5):
+        print(f"not yet: largest error {float((given - true).abs().max()):.2f}; which waves have a real spectrum?")
+    else:
+        twice = float((filtered(true, open_gains, "real_only") - true).abs().max())
+        share = float(true.square().sum() / x.square().sum())
+        print(f"right: {share:.0%} of white noise's energy is left, and a second pass changes nothing ({twice:.0e})")
+
+
+def sparsity_at_start(answer: Mapping[str, float] | None) -> None:
+    """Notebook 04: the sparsity term of DNP-KD's code at step 0, for two batch sizes and for more categories."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    each = 1e-6 * 0.5 * _NUMBERS_AT_256
+    for name, images in {"batch of 8": 8, "batch of 16": 16, "batch of 8, 100 categories": 8}.items():
+        if abs(float(answer.get(name, -1)) - images * each) > 0.01 * images * each:
+            print(f"not yet: {answer.get(name)} for '{name}'; gains of 0.5, one for each number of t1, t2 and t3")
+            return
+    print("right: the cosine's three levels are at most 3 for features after a ReLU, so the masks are louder at first")
+
+
+def mask_parameters(answer: Mapping[str, float] | None) -> None:
+    """Notebook 04: millions of numbers in the masks and the predictor of DNP-KD's code."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    last = 1024 * 16 * 16
+    true = {"masks": 15 * _NUMBERS_AT_256, "predictor": 15 * (last + 1), "masks, 100 categories": 100 * _NUMBERS_AT_256}
+    for name, value in true.items():
+        given = float(answer.get(name, 0))
+        if abs(given - value / 1e6) > 0.01 * value / 1e6:
+            print(f"not yet: {given:g} million is too {'few' if given < value / 1e6 else 'many'} for '{name}'")
+            return
+    print("right: one model for all, but its size still grows with every category, and no mask fits another image size")
+
+
+def flow_bounds(answer: Mapping[str, float] | None) -> None:
+    """Notebook 05: the largest log-scale of a channel in one coupling, and in four double blocks."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    one = 0.636 * 1.9 * np.pi / 2
+    for name, true in {"one coupling": one, "four blocks": 4 * one}.items():
+        if abs(float(answer.get(name, 0)) - true) > 0.02 * true:
+            print(f"not yet: {answer.get(name)} for '{name}'; how large can an arctangent be, and how do logs combine?")
+            return
+    print(
+        "right: bounded, but e to that power is a factor of about 2,000 for every channel: room for learning by heart"
+    )
+
+
+def fresh_flow(answer: Mapping[str, float] | None) -> None:
+    """Notebook 05: log-determinant and loss of a fresh flow on 64 standardised channels."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    for name, true in {"log-determinant": 0, "per position": 32, "per channel": 0.5}.items():
+        if abs(float(answer.get(name, -1)) - true) > 0.01:
+            print(f"not yet: {answer.get(name)} for '{name}'; a fresh flow permutes, each channel has variance 1")
+            return
+    print("right: a loss that starts elsewhere says that the features are not standardised or the gains are not zero")
+
+
+def printed_means(answer: Sequence[str] | None, columns: Mapping[str, Sequence[float]]) -> None:
+    """Notebook 05: the columns of a table whose mean is not the average that is printed as their last number."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    true = {name for name, (*each, printed) in columns.items() if abs(np.mean(each) - printed) > 0.05}
+    if unknown := sorted(set(answer) - set(columns)):
+        print(f"not yet: there are no columns {unknown}")
+    elif wrong := sorted(set(answer) - true):
+        print(f"not yet: {wrong[0]} agrees with its printed average")
+    elif left := true - set(answer):
+        print(f"not yet: these are right, and {len(left)} more do not agree")
+    else:
+        print(f"right: {len(true)} of {len(columns)} averages cannot be recomputed from the rows above them")
+
+
+def memory_limits(answer: Mapping[str, Sequence[float]] | None) -> None:
+    """Notebook 06: what CRAM with centres (0, 0) and (4, 0) makes of the token (1, 0) at its limits."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    hints = {
+        "rho is 0, only (0, 0)": "with one centre its share is 1, whatever the token",
+        "rho is 0, huge scales": "huge scales give the nearest centre the whole share",
+        "rho is 0, scales of 0": "equal shares make a mean of the centres",
+        "rho is the identity": "the shares sum to 1, so sum a (c + x - c) is",
+    }
+    true = dict(zip(hints, ((0, 0), (0, 0), (2, 0), (1, 0)), strict=True))
+    for name, value in true.items():
+        given = np.asarray(answer.get(name, ()), dtype=float)
+        if given.shape != (2,) or not np.allclose(given, value, atol=1e-3):
+            print(f"not yet: {answer.get(name)} for '{name}'; {hints[name]}")
+            return
+    print("right: from nothing of the token to all of it; what lies between is decided by rho and by the scales")
+
+
+def blind_spots(answer: Mapping[str, Sequence[str]] | None) -> None:
+    """Notebook 06: the losses that stay at zero for three students that differ from their teacher."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    t = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    students = {
+        "negated": -t,
+        "longer": t * (1 + torch.arange(25).view(5, 5) / 5),
+        "every second image negated": t * torch.tensor([1, -1, 1, -1]).view(4, 1, 1, 1),
+    }
+    named = {
+        "spatial": losses.per_position_cosine,
+        "channel": losses.channel_kl,
+        "intra": losses.intra_affinity,
+        "inter": losses.inter_affinity,
+    }
+    for name, s in students.items():
+        true = {key for key, distance in named.items() if float(distance(t, s)) < 1e-6}
+        given = set(answer.get(name, ()))
+        if wrong := sorted(given - true):
+            print(f"not yet: '{wrong[0]}' is not zero for '{name}'")
+            return
+        if given != true:
+            print(f"not yet: all that you name is right for '{name}', and {len(true - given)} more stay at zero")
+            return
+    print("right: each student has a loss that finds nothing wrong with it, and no student pleases all four")
+
+
+def reductions(answer: Mapping[str, float] | None) -> None:
+    """Notebook 06: sizes at a map of 64 x 64: how far two channel losses differ, entries of an affinity matrix."""
+    if _missing(answer):
+        return
+    assert answer is not None
+    true = {"cwd / vandgnl": 64**2, "entries": 64**4, "entries on a grid of 16": 16**4}
+    for name, value in true.items():
+        if abs(float(answer.get(name, 0)) - value) > 0.01 * value:
+            print(f"not yet: {answer.get(name)} for '{name}'; count positions first: height times width")
+            return
+    print("right: the mean makes the channel loss nearly silent, and the grid makes the affinities affordable")
 
 
 def auroc_by_hand(answer: float | None) -> None:
