@@ -28,7 +28,7 @@ def even(x: Any) -> Any:
 
 SPARSITY = {"batch of 8": 7.34, "batch of 16": 14.68, "batch of 8, 100 categories": 7.34}
 
-LIMITS = ("rho is 0, only (0, 0)", "rho is 0, huge scales", "rho is 0, scales of 0", "rho is the identity")
+LIMITS = ("one centre", "huge scales", "zero scales", "identity")
 BLIND = ("negated", "longer", "every second image negated")
 CASES: list[tuple[str, Any, str]] = [
     ("level_weights", None, "not answered yet"),
@@ -95,9 +95,9 @@ CASES: list[tuple[str, Any, str]] = [
     (
         "memory_limits",
         dict(zip(LIMITS, [(0, 0), (1, 0), (2, 0), (1, 0)], strict=True)),
-        "not yet: (1, 0) for 'rho is 0, h",
+        "not yet: (1, 0) for 'huge",
     ),
-    ("memory_limits", dict(zip(LIMITS, [0, (0, 0), (2, 0), (1, 0)], strict=True)), "not yet: 0 for 'rho is 0, only"),
+    ("memory_limits", dict(zip(LIMITS, [0, (0, 0), (2, 0), (1, 0)], strict=True)), "not yet: 0 for 'one"),
     ("blind_spots", dict.fromkeys(BLIND), "not answered yet"),
     (
         "blind_spots",
