@@ -15,15 +15,19 @@ from kdlib.study import Trial
 
 PLAIN = {"neighbourhood": 1}
 """The teacher's features as they are, as in the papers."""
+AVERAGED = {"neighbourhood": 3}
+"""The teacher's features averaged over 3 x 3 positions: PatchCore's idea, in none of these papers."""
 
 ONE_MODEL = (
     Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200)),
+    Trial(method="snl", variant="plain", options=PLAIN, stops=(300,)),
+    Trial(method="snl", variant="plain", options=PLAIN, stops=(1200,)),
+    Trial(method="dnpkd", variant="plain", options=PLAIN, stops=(300, 1200)),
+    Trial(method="rd", variant="averaged features", options=AVERAGED, stops=(300, 1200)),
+    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(300,)),
+    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(1200,)),
+    Trial(method="dnpkd", variant="with SNL's channel loss", options=PLAIN | {"channel_weight": 1.0}, stops=(1200,)),
     Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600), protocol="single"),
-    Trial(method="rd", stops=(300, 1200)),
-    Trial(method="snl", stops=(300,)),
-    Trial(method="snl", stops=(1200,)),
-    Trial(method="dnpkd", stops=(300, 1200)),
-    Trial(method="dnpkd", variant="with SNL's channel loss", options={"channel_weight": 1.0}, stops=(1200,)),
 )
 
 
@@ -31,22 +35,22 @@ def _ablations(method: str, changes: dict[str, dict[str, Any]], **common: Any) -
     return tuple(Trial(method=method, variant=name, options=options, **common) for name, options in changes.items())
 
 
-_SPATIAL: dict[str, Any] = {"channel": 0.0, "intra": 0.0, "inter": 0.0, "cram": False}
+_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "cram": False}
 SNL_LADDER: dict[str, dict[str, Any]] = {
     "spatial": _SPATIAL,
     "+ channel": _SPATIAL | {"channel": 1.0},
     "+ intra": _SPATIAL | {"channel": 1.0, "intra": 1.0},
-    "+ inter": {"cram": False},
-    "+ CRAM": {},
+    "+ inter": PLAIN | {"cram": False},
+    "+ CRAM": dict(PLAIN),
 }
 SNL_SWITCHES: dict[str, dict[str, Any]] = {
-    "channel loss as in VAND-GNL": {"reduction": "vandgnl"},
-    "global cosine": {"loss": "global"},
-    "1 centre": {"centres": 1},
-    "16 centres": {"centres": 16},
-    "centres alone": {"rho": "zero"},
-    "balanced batches": {"balanced": True},
-    "on STPM": {"base": "stpm"},
+    "channel loss as in VAND-GNL": PLAIN | {"reduction": "vandgnl"},
+    "global cosine": PLAIN | {"loss": "global"},
+    "1 centre": PLAIN | {"centres": 1},
+    "16 centres": PLAIN | {"centres": 16},
+    "centres alone": PLAIN | {"rho": "zero"},
+    "balanced batches": PLAIN | {"balanced": True},
+    "on STPM": PLAIN | {"base": "stpm"},
 }
 SNL = (
     *_ablations("snl", SNL_LADDER | SNL_SWITCHES, stops=(300,)),
@@ -66,7 +70,7 @@ DNPKD = _ablations(
         "random category's masks": {"selection": "random"},
         "no sparsity": {"sparsity_weight": 0.0},
         "ten times the sparsity": {"sparsity_weight": 1e-5},
-        "no SSL": {"ssl_weight": 0.0},
+        "with SSL": {"ssl_weight": 1e-5},
         "1 pooling": {"poolings": 1},
         "with SNL's channel loss": {"channel_weight": 1.0},
     },

@@ -22,6 +22,14 @@ def sampled(maps: Any, masks: Any) -> float:
     return float(np.interp(inside, fpr, pro).mean())
 
 
+def even(x: Any) -> Any:
+    return (x + x.flip(-2, -1).roll((1, 1), (-2, -1))) / 2
+
+
+SPARSITY = {"batch of 8": 7.34, "batch of 16": 14.68, "batch of 8, 100 categories": 7.34}
+
+LIMITS = ("one centre", "huge scales", "zero scales", "identity")
+BLIND = ("negated", "longer", "every second image negated")
 CASES: list[tuple[str, Any, str]] = [
     ("level_weights", None, "not answered yet"),
     ("level_weights", (1, None, None), "not answered yet"),
@@ -60,6 +68,56 @@ CASES: list[tuple[str, Any, str]] = [
     ("embedding_shapes", {256: (512, 8, 8), 224: [512, 7, 7]}, "right"),
     ("embedding_shapes", {256: (256, 16, 16), 224: (512, 7, 7)}, "not yet: (256, 16, 16) for 256 px"),
     ("embedding_shapes", {256: (512, 8, 8), 224: 7}, "not yet: 7 for 224 px"),
+    ("one_threshold", {"A": None, "B": None}, "not answered yet"),
+    ("one_threshold", {"A": (1, 2), "B": (5, 9)}, "right: mean 1, pooled 0.75"),
+    ("one_threshold", {"A": (1, 4), "B": (2, 9)}, "not yet: mean 1, pooled 1.00"),
+    ("one_threshold", {"A": (1, 2), "B": (5, 4)}, "not yet: A and B are pairs"),
+    ("one_threshold", {"A": (1, 2)}, "not yet: A and B are pairs"),
+    ("steps_and_epochs", {"epochs, one category": None, "epochs, six": 33, "steps to be even": 3600}, "not answered"),
+    ("steps_and_epochs", {"epochs, one category": 200, "epochs, six": 33.3, "steps to be even": 3600}, "right"),
+    ("steps_and_epochs", {"epochs, one category": 200, "epochs, six": 200, "steps to be even": 600}, "not yet: 200"),
+    ("mixed_masks", {"mixup": None, "paste": None, "AP by chance": None}, "not answered yet"),
+    ("mixed_masks", {"mixup": 1, "paste": 1 / 16, "AP by chance": 1 / 32}, "right"),
+    ("mixed_masks", {"mixup": 0.5, "paste": 1 / 16, "AP by chance": 1 / 32}, "not yet: 0.5 for 'mixup'"),
+    ("even_part", None, "not answered yet"),
+    ("even_part", even, "right: 5"),
+    ("even_part", lambda x: (x + x.flip(-2, -1)) / 2, "not yet: nearly"),
+    ("even_part", lambda x: x, "not yet: largest error"),
+    ("even_part", lambda x: x[0], "not yet: expected shape"),
+    ("sparsity_at_start", dict.fromkeys(SPARSITY), "not answered yet"),
+    ("sparsity_at_start", SPARSITY, "right"),
+    ("sparsity_at_start", SPARSITY | {"batch of 16": 7.34}, "not yet: 7.34 for 'batch of 16'"),
+    ("mask_parameters", {"masks": None, "predictor": 3.93, "masks, 100 categories": 183.5}, "not answered yet"),
+    ("mask_parameters", {"masks": 27.53, "predictor": 3.93, "masks, 100 categories": 183.5}, "right"),
+    ("mask_parameters", {"masks": 1.84, "predictor": 3.93, "masks, 100 categories": 183.5}, "not yet: 1.84 million is"),
+    ("memory_limits", dict.fromkeys(LIMITS), "not answered yet"),
+    ("memory_limits", dict(zip(LIMITS, [(0, 0), (0, 0), (2, 0), (1, 0)], strict=True)), "right"),
+    (
+        "memory_limits",
+        dict(zip(LIMITS, [(0, 0), (1, 0), (2, 0), (1, 0)], strict=True)),
+        "not yet: (1, 0) for 'huge",
+    ),
+    ("memory_limits", dict(zip(LIMITS, [0, (0, 0), (2, 0), (1, 0)], strict=True)), "not yet: 0 for 'one"),
+    ("blind_spots", dict.fromkeys(BLIND), "not answered yet"),
+    (
+        "blind_spots",
+        dict(zip(BLIND, [("intra", "inter"), ("spatial", "intra", "inter"), ("intra",)], strict=True)),
+        "right",
+    ),
+    ("blind_spots", dict(zip(BLIND, [("intra",), (), ()], strict=True)), "not yet: all that you name is right"),
+    (
+        "blind_spots",
+        dict(zip(BLIND, [("channel",), (), ()], strict=True)),
+        "not yet: 'channel' is not zero for 'negated'",
+    ),
+    ("reductions", {"cwd / vandgnl": None}, "not answered yet"),
+    ("reductions", {"cwd / vandgnl": 4096, "entries": 16.8e6, "entries on a grid of 16": 65536}, "right"),
+    ("reductions", {"cwd / vandgnl": 64, "entries": 16.8e6, "entries on a grid of 16": 65536}, "not yet: 64 for 'cwd"),
+    ("flow_bounds", {"one coupling": None, "four blocks": None}, "not answered yet"),
+    ("flow_bounds", {"one coupling": 1.898, "four blocks": 7.59}, "right"),
+    ("flow_bounds", {"one coupling": 1.898, "four blocks": 1.898**4}, "not yet: 12"),
+    ("fresh_flow", {"log-determinant": 0, "per position": 32, "per channel": 0.5}, "right"),
+    ("fresh_flow", {"log-determinant": 0, "per position": 64, "per channel": 1}, "not yet: 64"),
     ("auroc_by_hand", None, "not answered yet"),
     ("auroc_by_hand", 6.5 / 9, "right: 0.722"),
     ("auroc_by_hand", 6 / 9, "not yet: 0.667"),
@@ -83,3 +141,13 @@ def test_a_checker_judges_the_answer(name: str, answer: Any, said: str, capsys: 
     getattr(checks, name)(answer)
     out = capsys.readouterr().out
     assert out.startswith(said) and out.count("\n") == 1
+
+
+def test_printed_means(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"a": (1.0, 2.0, 1.5), "b": (1.0, 2.0, 1.7), "c": (3.0, 3.0, 2.0)}
+    answers: list[list[str] | None] = [None, ["b", "c"], ["b"], ["a", "b"], ["d"]]
+    for answer in answers:
+        checks.printed_means(answer, columns)
+    said = ["not answered yet", "right: 2 of 3", "not yet: these are right", "not yet: a agrees", "not yet: there"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith(start) for line, start in zip(lines, said, strict=True)] == [True] * 5
