@@ -7,6 +7,7 @@ import io
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
     """
     everything = datasets.load(data, size=size)
     path = out / f"{name}_{Path(data).name}.csv"
-    rows = read(path) if path.exists() else []
+    rows = _all_rows(path) if path.exists() else []
     for seed in seeds:
         for trial in trials:
             chosen = everything
@@ -79,16 +80,26 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a study's file.
+    """The rows of a study's file, without those of a seed whose categories are not all there yet.
 
     Raises:
         ValueError: If its columns are not a study's.
     """
+    rows = _all_rows(path)
+    per_training = Counter(_training(row) for row in rows)
+    return [row for row in rows if per_training[_training(row)] == int(row["classes"])]
+
+
+def _all_rows(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"'{path}' has columns {reader.fieldnames}; expected {list(COLUMNS)}. Move it away.")
         return list(reader)
+
+
+def _training(row: Row) -> tuple[str, ...]:
+    return tuple(row[k] for k in ("method", "variant", "protocol", "classes", "seed", "steps"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ def curves(
     for name, (x, y) in lines.items():
         axis.plot(x, y, label=name, linewidth=1.6)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
-    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # many names would cover the lines
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # many names would cover the lines
     axis.legend(frameon=False, **(beside if len(lines) > 3 else {}))
     axis.grid(alpha=0.25)
     figure.set_label(f"{title or ylabel} against {xlabel}: {', '.join(lines)}.")

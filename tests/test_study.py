@@ -72,6 +72,13 @@ def test_mean_over_categories_then_over_seeds() -> None:
         study.figures(rows, "auc")
 
 
+def test_seeds_that_miss_a_category_do_not_count(tmp_path: Path) -> None:
+    blank = dict.fromkeys(study.COLUMNS, "") | {"classes": "2"}
+    rows = [blank | {"seed": s, "category": c} for s, c in (("0", "a"), ("0", "b"), ("1", "a"))]
+    (tmp_path / "x.csv").write_text(study._as_csv(rows))
+    assert [row["seed"] for row in study.read(tmp_path / "x.csv")] == ["0", "0"]
+
+
 def test_foreign_files_and_unknown_studies_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match="Move it away"):
@@ -84,11 +91,14 @@ def test_foreign_files_and_unknown_studies_are_refused(tmp_path: Path) -> None:
 def test_the_ledger_says_what_seeds_agree_on(tmp_path: Path) -> None:
     blank = dict.fromkeys(study.COLUMNS, "")
     gains = {"no masks": (0.02, 0.03), "no SubNet": (-0.02, -0.03), "no sparsity": (0.02, -0.01)}
-    rows = [blank | {"variant": "", "classes": "6", "seed": str(s), "pixel_auroc": "0.9"} for s in (0, 1)]
+    rows = [
+        blank | {"variant": "", "classes": "6", "seed": str(s), "pixel_auroc": "0.9"} for s in (0, 1) for _ in range(6)
+    ]
     for variant, values in gains.items():
         rows += [
             blank | {"variant": variant, "classes": "6", "seed": str(s), "pixel_auroc": str(0.9 - v)}
             for s, v in enumerate(values)
+            for _ in range(6)
         ]
     (tmp_path / "dnpkd_workshop.csv").write_text(study._as_csv(rows))
     with claims.ledger(tmp_path).open(newline="") as file:
