@@ -87,9 +87,6 @@ CASES: list[tuple[str, Any, str]] = [
     ("sparsity_at_start", dict.fromkeys(SPARSITY), "not answered yet"),
     ("sparsity_at_start", SPARSITY, "right"),
     ("sparsity_at_start", SPARSITY | {"batch of 16": 7.34}, "not yet: 7.34 for 'batch of 16'"),
-    ("mask_parameters", {"masks": None, "predictor": 3.93, "masks, 100 categories": 183.5}, "not answered yet"),
-    ("mask_parameters", {"masks": 27.53, "predictor": 3.93, "masks, 100 categories": 183.5}, "right"),
-    ("mask_parameters", {"masks": 1.84, "predictor": 3.93, "masks, 100 categories": 183.5}, "not yet: 1.84 million is"),
     ("memory_limits", dict.fromkeys(LIMITS), "not answered yet"),
     ("memory_limits", dict(zip(LIMITS, [(0, 0), (0, 0), (2, 0), (1, 0)], strict=True)), "right"),
     (

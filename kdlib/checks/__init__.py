@@ -4,7 +4,7 @@ They print ``not answered yet``, ``not yet: ...`` with a hint, or ``right: ...``
 """
 
 from kdlib.checks.dhkd import flow_bounds, fresh_flow, printed_means
-from kdlib.checks.dnpkd import even_part, mask_parameters, sparsity_at_start
+from kdlib.checks.dnpkd import even_part, sparsity_at_start
 from kdlib.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
 from kdlib.checks.rd import embedding_shapes, opposite_losses, rd_parameters
 from kdlib.checks.snl import blind_spots, memory_limits, reductions
@@ -22,7 +22,6 @@ __all__ = [
     "fresh_flow",
     "harmless_rescalings",
     "level_weights",
-    "mask_parameters",
     "memory_limits",
     "mixed_masks",
     "one_threshold",

@@ -45,18 +45,3 @@ def sparsity_at_start(answer: Mapping[str, float] | None) -> None:
             print(f"not yet: {answer.get(name)} for '{name}'; gains of 0.5, one for each number of t1, t2 and t3")
             return
     print("right: the cosine's three levels are at most 3 for features after a ReLU, so the masks are louder at first")
-
-
-def mask_parameters(answer: Mapping[str, float] | None) -> None:
-    """Notebook 04: millions of numbers in the masks and the predictor of DNP-KD's code."""
-    if missing(answer):
-        return
-    assert answer is not None
-    last = 1024 * 16 * 16
-    true = {"masks": 15 * _NUMBERS_AT_256, "predictor": 15 * (last + 1), "masks, 100 categories": 100 * _NUMBERS_AT_256}
-    for name, value in true.items():
-        given = float(answer.get(name, 0))
-        if abs(given - value / 1e6) > 0.01 * value / 1e6:
-            print(f"not yet: {given:g} million is too {'few' if given < value / 1e6 else 'many'} for '{name}'")
-            return
-    print("right: one model for all, but its size still grows with every category, and no mask fits another image size")
