@@ -14,6 +14,7 @@ Differs from the official code: maps are fused at image size instead of 64 x 64 
     the paper's factor 1/2, which changes no ranking.
 The ``quick`` preset differs from both: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (``neighbourhood``, PatchCore's idea), maps are blurred, hundreds of steps.
+    Chosen with test results of real photographs in view.
 Taught in: notebooks/01_stpm.ipynb, "Build it".
 """
 
