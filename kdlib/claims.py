@@ -9,8 +9,6 @@ refutation. The one-model study compares methods that see the teacher's features
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from kdlib import study
-from kdlib.state import write_text
+from kdlib.state import write_csv
 
 COLUMNS = ("paper", "claim", "source", "data", "metric", "check", "mean", "spread", "seeds", "verdict")
 _MULTI, _LONG = {"protocol": "multi"}, {"protocol": "multi", "steps": "1200"}
@@ -141,13 +139,11 @@ def ledger(results: Path) -> Path:
     Args:
         results: Folder of the studies' files, and of ``claims.csv``.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for claim in CLAIMS:
         path = results / f"{claim.study}_{claim.data}.csv"
-        writer.writerow(_checked(claim, study.read(path) if path.exists() else []))
-    write_text(results / "claims.csv", text.getvalue())
+        rows.append(_checked(claim, study.read(path) if path.exists() else []))
+    write_csv(results / "claims.csv", COLUMNS, rows)
     return results / "claims.csv"
 
 
@@ -170,9 +166,9 @@ def _by_seed(rows: list[study.Row], metric: str, chosen: Mapping[str, str]) -> d
 
 
 def _verdict(gains: list[float]) -> str:
-    """All seeds agree, or nothing is decided; differences within a standard error of zero decide nothing either."""
-    if len(gains) < 2:
-        return "not measured" if not gains else "one seed only"
+    """Three seeds or more that agree, or nothing is decided; nor is it within a standard error of zero."""
+    if len(gains) < 3:
+        return "too few seeds" if gains else "not measured"
     error = stdev(gains) / math.sqrt(len(gains))
     if min(gains) > 0 and fmean(gains) > error:
         return "holds here"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from kdlib.datasets.records import ImageSet, Splits
 from kdlib.detector import Detector, calibrate, save
 from kdlib.evaluate import METRICS, evaluate
 from kdlib.runtime import processes, runtime
-from kdlib.state import write_text
+from kdlib.state import write_csv, write_text
 from kdlib.train import History, fit
 
 # fmt: off
@@ -93,7 +92,7 @@ def run(
                 rows = [r for r in rows if _key(r) != _key(row)] + [row]
                 report(row)
             if processes().is_main_process:
-                write_text(out / "metrics.csv", _as_csv(rows))
+                write_csv(out / "metrics.csv", COLUMNS, map(_rounded, rows))
         if processes().is_main_process:
             # Only now: a run killed before its rows were written must find its training here.
             shutil.rmtree(folder / "state", ignore_errors=True)
@@ -197,12 +196,8 @@ def _read_rows(path: Path) -> list[Row]:
         return list(reader)
 
 
-def _as_csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
+def _rounded(row: Row) -> Row:
+    return {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _key(row: Row) -> tuple[str, str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from kdlib import datasets, methods
 from kdlib.datasets.records import Splits
 from kdlib.evaluate import evaluate
-from kdlib.state import write_text
+from kdlib.state import write_csv
 from kdlib.train import History, fit
 
 COLUMNS = (
@@ -73,9 +72,9 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
                 chosen = datasets.load(data, everything.categories[: trial.classes], size=size)
             parts = [chosen] if trial.protocol == "multi" else [chosen.of(c) for c in chosen.categories]
             for part in parts:
-                if not _done(rows, trial, seed, part, len(chosen.categories)):
+                if not _done(rows, trial, seed, part, len(chosen.categories), size):
                     rows += _train(trial, seed, part, len(chosen.categories), size)
-                    write_text(path, _as_csv(rows))
+                    write_csv(path, COLUMNS, rows)
     return path
 
 
@@ -99,7 +98,7 @@ def _all_rows(path: Path) -> list[Row]:
 
 
 def _training(row: Row) -> tuple[str, ...]:
-    return tuple(row[k] for k in ("method", "variant", "protocol", "classes", "seed", "steps"))
+    return tuple(row[k] for k in ("method", "variant", "protocol", "classes", "seed", "steps", "size"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,16 +172,8 @@ def _train(trial: Trial, seed: int, part: Splits, classes: int, size: int) -> li
     return rows
 
 
-def _done(rows: list[Row], trial: Trial, seed: int, part: Splits, classes: int) -> bool:
+def _done(rows: list[Row], trial: Trial, seed: int, part: Splits, classes: int, size: int) -> bool:
     key = {"method": trial.method, "variant": trial.variant, "protocol": trial.protocol}
-    key |= {"classes": str(classes), "seed": str(seed), "category": part.categories[-1]}
+    key |= {"classes": str(classes), "seed": str(seed), "category": part.categories[-1], "size": str(size)}
     there = {row["steps"] for row in rows if all(row[k] == v for k, v in key.items())}
     return bool(there) and {str(stop) for stop in trial.stops} <= there
-
-
-def _as_csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -11,6 +11,7 @@ import pytest
 
 from kdlib import claims, study
 from kdlib.cli import app, expand
+from kdlib.state import write_csv
 from kdlib.studies import STUDIES
 from kdlib.study import Trial
 
@@ -75,7 +76,7 @@ def test_mean_over_categories_then_over_seeds() -> None:
 def test_seeds_that_miss_a_category_do_not_count(tmp_path: Path) -> None:
     blank = dict.fromkeys(study.COLUMNS, "") | {"classes": "2"}
     rows = [blank | {"seed": s, "category": c} for s, c in (("0", "a"), ("0", "b"), ("1", "a"))]
-    (tmp_path / "x.csv").write_text(study._as_csv(rows))
+    write_csv(tmp_path / "x.csv", study.COLUMNS, rows)
     assert [row["seed"] for row in study.read(tmp_path / "x.csv")] == ["0", "0"]
 
 
@@ -90,9 +91,11 @@ def test_foreign_files_and_unknown_studies_are_refused(tmp_path: Path) -> None:
 
 def test_the_ledger_says_what_seeds_agree_on(tmp_path: Path) -> None:
     blank = dict.fromkeys(study.COLUMNS, "")
-    gains = {"no masks": (0.02, 0.03), "no SubNet": (-0.02, -0.03), "no sparsity": (0.02, -0.01)}
+    gains = {"no masks": (0.02, 0.03, 0.04), "no SubNet": (-0.02, -0.03, -0.04), "no sparsity": (0.02, -0.01, 0.01)}
     rows = [
-        blank | {"variant": "", "classes": "6", "seed": str(s), "pixel_auroc": "0.9"} for s in (0, 1) for _ in range(6)
+        blank | {"variant": "", "classes": "6", "seed": str(s), "pixel_auroc": "0.9"}
+        for s in range(3)
+        for _ in range(6)
     ]
     for variant, values in gains.items():
         rows += [
@@ -100,13 +103,14 @@ def test_the_ledger_says_what_seeds_agree_on(tmp_path: Path) -> None:
             for s, v in enumerate(values)
             for _ in range(6)
         ]
-    (tmp_path / "dnpkd_workshop.csv").write_text(study._as_csv(rows))
+    write_csv(tmp_path / "dnpkd_workshop.csv", study.COLUMNS, rows)
     with claims.ledger(tmp_path).open(newline="") as file:
         found = {row["claim"]: row for row in csv.DictReader(file)}
-    assert found["the masks help"]["verdict"] == "holds here" and found["the masks help"]["mean"] == "+0.0250"
+    assert found["the masks help"]["verdict"] == "holds here" and found["the masks help"]["mean"] == "+0.0300"
     assert found["SubNet helps"]["verdict"] == "does not hold here"
     assert found["sparsity of the masks helps"]["verdict"] == "undecided here"
     assert found["CRAM helps"]["verdict"] == "not measured"
+    assert claims._verdict([0.02, 0.02]) == "too few seeds"
     assert len(found) == len({claim.claim for claim in claims.CLAIMS})
 
 
