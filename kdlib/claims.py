@@ -9,6 +9,7 @@ refutation. The one-model study compares methods that see the teacher's features
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,6 +146,23 @@ def ledger(results: Path) -> Path:
         rows.append(_checked(claim, study.read(path) if path.exists() else []))
     write_csv(results / "claims.csv", COLUMNS, rows)
     return results / "claims.csv"
+
+
+def table(results: Path, paper: str) -> str:
+    """A Markdown table of one paper's lines in ``claims.csv``; says so where there is none."""
+    path = results / "claims.csv"
+    if not path.exists():
+        return "No ledger yet: `python -m kdlib claims` writes it."
+    lines = ["| claim, in our words | data, metric | gain | seeds | verdict |", "| --- " * 5 + "|"]
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if paper in row["paper"]:
+                gain = " ± ".join(v for v in (row["mean"], row["spread"]) if v)
+                metric = row["metric"].replace("_auroc", " AUROC")
+                lines.append(
+                    f"| {row['claim']} | {row['data']}, {metric} | {gain} | {row['seeds']} | {row['verdict']} |"
+                )
+    return "\n".join(lines)
 
 
 def _checked(claim: Claim, rows: list[study.Row]) -> dict[str, str]:

@@ -101,11 +101,16 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder for NAME_DATA.csv.")] = Path("data/results"),
     size: Annotated[int, typer.Option(help="Working height and width in pixels.")] = 128,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0 1 2.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only these variants; '' is the preset itself.")] = None,
 ) -> None:
     """Repeat, or continue, a study behind the notebooks' tables."""
     if name not in STUDIES:
         raise ValueError(f"unknown study '{name}'; expected one of {sorted(STUDIES)}")
-    typer.echo(study_engine.run(name, STUDIES[name], data, seed or [0, 1, 2], size, out))
+    trials = STUDIES[name]
+    if unknown := sorted(set(variant or ()) - {t.variant for t in trials}):
+        raise ValueError(f"study '{name}' has no variants {unknown}; it has {sorted({t.variant for t in trials})}")
+    chosen = tuple(t for t in trials if variant is None or t.variant in variant)
+    typer.echo(study_engine.run(name, chosen, data, seed or [0, 1, 2], size, out))
 
 
 @app.command()

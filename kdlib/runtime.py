@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -81,6 +82,13 @@ def processes() -> PartialState:
     """
     gpus = torch.cuda.is_available() or torch.backends.mps.is_available()
     return PartialState(cpu=not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true")
+
+
+def agreed(how: Runtime) -> Runtime:
+    """The first process's choice, which was measured: all processes run alike."""
+    choice: list[Any] = [how.precision, how.channels_last]
+    broadcast_object_list(choice)
+    return Runtime(device=how.device, precision=choice[0], channels_last=choice[1])
 
 
 def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Runtime:

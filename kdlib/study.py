@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,7 +20,7 @@ from kdlib.state import write_csv
 from kdlib.train import History, fit
 
 COLUMNS = (
-    *("method", "variant", "protocol", "classes", "category", "seed", "steps"),
+    *("method", "variant", "options", "protocol", "classes", "category", "seed", "steps"),
     *("image_auroc", "pixel_auroc", "aupro", "train_seconds", "size", "runtime"),
 )
 Row = dict[str, str]
@@ -57,14 +57,14 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
         data: Root of a data set, or ``workshop``; its folder's name becomes part of the file's.
         seeds: Seeds, the outermost loop: a study that is stopped early has all trials for fewer seeds.
         size: Working height and width in pixels.
-        out: Folder of the file.
+        out: Folder of the file. Its rows of variants that have other options by now are dropped.
 
     Raises:
         ValueError: If the file has other columns.
     """
     everything = datasets.load(data, size=size)
     path = out / f"{name}_{Path(data).name}.csv"
-    rows = _all_rows(path) if path.exists() else []
+    rows = [row for row in _all_rows(path) if not _outdated(row, trials)] if path.exists() else []
     for seed in seeds:
         for trial in trials:
             chosen = everything
@@ -98,7 +98,7 @@ def _all_rows(path: Path) -> list[Row]:
 
 
 def _training(row: Row) -> tuple[str, ...]:
-    return tuple(row[k] for k in ("method", "variant", "protocol", "classes", "seed", "steps", "size"))
+    return tuple(row[k] for k in ("method", "variant", "options", "protocol", "classes", "seed", "steps", "size"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,17 @@ def figures(rows: list[Row], metric: str, *by: str) -> dict[tuple[str, ...], Fig
     return found
 
 
+def table(rows: list[Row], *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_auroc")) -> str:
+    """A Markdown table: mean and spread over seeds of some metrics, one line per combination of values in ``by``."""
+    found = [figures(rows, metric, *by) for metric in metrics]
+    head = [*by, "seeds", *(metric.replace("_auroc", " AUROC") for metric in metrics)]
+    lines = [
+        [*(value or "preset" for value in key), str(f.seeds), *(str(g[key]) for g in found)]
+        for key, f in found[0].items()
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
 def _train(trial: Trial, seed: int, part: Splits, classes: int, size: int) -> list[Row]:
     options = dict(trial.options) | ({"steps": max(trial.stops)} if trial.stops else {})
     model = methods.build(trial.method, seed=seed, **options)
@@ -152,8 +163,9 @@ def _train(trial: Trial, seed: int, part: Splits, classes: int, size: int) -> li
             result = evaluate(model, part.test.of(category)).metrics()
             measured = {k: result[k] for k in ("image_auroc", "pixel_auroc", "aupro")}
             found = {
-                **{"method": trial.method, "variant": trial.variant, "protocol": trial.protocol, "classes": classes},
-                **{"category": category, "seed": seed, "steps": len(history.rows)},
+                **{"method": trial.method, "variant": trial.variant, "options": _written(trial.options)},
+                **{"protocol": trial.protocol, "classes": classes, "category": category, "seed": seed},
+                "steps": len(history.rows),
                 **{k: f"{v:.4f}" for k, v in measured.items()},
                 **{"train_seconds": f"{seconds:.1f}", "size": size, "runtime": history.runtime},
             }
@@ -173,7 +185,20 @@ def _train(trial: Trial, seed: int, part: Splits, classes: int, size: int) -> li
 
 
 def _done(rows: list[Row], trial: Trial, seed: int, part: Splits, classes: int, size: int) -> bool:
-    key = {"method": trial.method, "variant": trial.variant, "protocol": trial.protocol}
-    key |= {"classes": str(classes), "seed": str(seed), "category": part.categories[-1], "size": str(size)}
+    key = {"method": trial.method, "variant": trial.variant, "options": _written(trial.options)}
+    key |= {"protocol": trial.protocol, "classes": str(classes), "category": part.categories[-1]}
+    key |= {"seed": str(seed), "size": str(size)}
     there = {row["steps"] for row in rows if all(row[k] == v for k, v in key.items())}
     return bool(there) and {str(stop) for stop in trial.stops} <= there
+
+
+def _outdated(row: Row, trials: tuple[Trial, ...]) -> bool:
+    """Whether the row's variant is one of the trials, but not with these options."""
+    names = ("method", "variant", "protocol")
+    options = [_written(t.options) for t in trials if all(getattr(t, name) == row[name] for name in names)]
+    return bool(options) and row["options"] not in options
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    """Options as a row keeps them, so that a variant that is defined anew is told from the old one."""
+    return " ".join(f"{name}={value}" for name, value in sorted(options.items()))

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import broadcast
 from torch import nn
 from tqdm.auto import tqdm
 
 from kdlib.datasets.records import ImageSet
 from kdlib.loader import TrainingImages, mix
 from kdlib.methods.base import Distiller
-from kdlib.runtime import Runtime, processes, runtime, synchronise
+from kdlib.runtime import Runtime, agreed, processes, runtime, synchronise
 from kdlib.state import RunState, recorded
 from kdlib.types import Batch, Losses, Phase
 
@@ -91,7 +91,7 @@ def fit(
     accelerator = Accelerator(device_placement=False)
     if state is not None and precision == "auto":
         precision = recorded(Path(state)).get("precision", "auto")
-    how = _agreed(runtime(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
+    how = agreed(runtime(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
     how.prepare(model)
     model.train()
     run = None if state is None else RunState(Path(state), _key(model, images, seed, how))
@@ -224,13 +224,6 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         return self.phase_loss(batch)
-
-
-def _agreed(how: Runtime) -> Runtime:
-    """All processes run as the first one measured to be best."""
-    choice: list[Any] = [how.precision, how.channels_last]
-    broadcast_object_list(choice)
-    return Runtime(device=how.device, precision=choice[0], channels_last=choice[1])
 
 
 def _check(images: ImageSet) -> None:

@@ -61,6 +61,14 @@ def test_a_stopped_study_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "small_pictures.csv").read_text().startswith(before)
 
 
+def test_a_variant_defined_anew_replaces_its_rows(root: Path, tmp_path: Path) -> None:
+    anew = Trial(method="stpm", options=SHORT | {"half": True}, stops=(1,))
+    study.run("small", (TRIALS[0], TRIALS[1]), str(root), [0], 64, tmp_path)
+    rows = study.read(study.run("small", (anew,), str(root), [0], 64, tmp_path))
+    assert {row["options"] for row in rows if row["method"] == "stpm"} == {"batch_size=4 half=True weights=random"}
+    assert [row["variant"] for row in rows if row["method"] == "rd"] == ["alone"]
+
+
 def test_mean_over_categories_then_over_seeds() -> None:
     values = {("0", "a"): 0.5, ("0", "b"): 0.7, ("1", "a"): 0.9, ("1", "b"): 0.7}
     blank = dict.fromkeys(study.COLUMNS, "")
@@ -71,6 +79,16 @@ def test_mean_over_categories_then_over_seeds() -> None:
     assert str(study.figures(rows[:2], "aupro")[()]) == "0.600"
     with pytest.raises(ValueError, match=r"no columns \['auc'\]"):
         study.figures(rows, "auc")
+
+
+def test_tables_for_readers(tmp_path: Path) -> None:
+    blank = dict.fromkeys(study.COLUMNS, "")
+    rows = [blank | {"variant": v, "seed": s, "aupro": a} for v, s, a in (("", "0", "0.5"), ("", "1", "0.7"))]
+    expected = ["| variant | seeds | aupro |", "| --- | --- | --- |", "| preset | 2 | 0.600 ± 0.141 |"]
+    assert study.table(rows, "variant", metrics=["aupro"]).splitlines() == expected
+    assert "python -m kdlib claims" in claims.table(tmp_path, "SNL")
+    claims.ledger(tmp_path)
+    assert claims.table(tmp_path, "DHKD").count("not measured") == sum(c.paper == "DHKD" for c in claims.CLAIMS)
 
 
 def test_seeds_that_miss_a_category_do_not_count(tmp_path: Path) -> None:
@@ -86,6 +104,8 @@ def test_foreign_files_and_unknown_studies_are_refused(tmp_path: Path) -> None:
         study.read(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="unknown study 'nothing'"):
         app(expand(["study", "nothing"]), standalone_mode=False)
+    with pytest.raises(ValueError, match=r"no variants \['no mask'\]; it has .*'no masks'"):
+        app(expand(["study", "dnpkd", "--variant", "no mask"]), standalone_mode=False)
     assert STUDIES
 
 
