@@ -93,11 +93,19 @@ def gaussian_blur(amap: Tensor, sigma: float) -> Tensor:
     return amap
 
 
-def image_score(amap: Tensor, top_k: int = 1) -> Tensor:
-    """One score per image [B] from maps [B, 1, H, W]: the mean of the ``top_k`` largest pixels (1: the maximum)."""
-    flat = amap.flatten(1)
+def image_score(amap: Tensor, top_k: int = 1, margin: float = 0.0) -> Tensor:
+    """One score per image [B] from maps [B, 1, H, W]: the mean of the ``top_k`` largest pixels (1: the maximum).
+
+    Args:
+        amap: Anomaly maps.
+        top_k: How many pixels are averaged.
+        margin: Rim that does not count, in pixels of a 256 px image; scales with the image.
+    """
+    h, w = amap.shape[-2:]
+    rim = round(margin * min(h, w) / 256)
+    flat = amap[..., rim : h - rim, rim : w - rim].flatten(1)
     if not 1 <= top_k <= flat.shape[1]:
-        raise ValueError(f"top_k is {top_k}; expected 1 to the map's {flat.shape[1]} pixels")
+        raise ValueError(f"top_k is {top_k}; expected 1 to the {flat.shape[1]} pixels of the map inside its margin")
     return flat.amax(1) if top_k == 1 else flat.topk(top_k, dim=1).values.mean(1)
 
 

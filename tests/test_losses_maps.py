@@ -155,6 +155,10 @@ def test_image_score() -> None:
     assert maps.image_score(amap).tolist() == [5, 11]
     assert maps.image_score(amap, top_k=2).tolist() == [4.5, 10.5]
     assert maps.image_score(amap, top_k=6).tolist() == [2.5, 8.5]
+    rimmed = torch.full((2, 1, 128, 128), 9.0)
+    rimmed[..., 8:-8, 8:-8] = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+    assert maps.image_score(rimmed, margin=16).tolist() == [1, 2]
+    assert maps.image_score(rimmed, margin=14).tolist() == [9, 9]
     for wrong in (0, 7):
         with pytest.raises(ValueError, match=f"top_k is {wrong}.*6 pixels"):
             maps.image_score(amap, top_k=wrong)

@@ -30,6 +30,8 @@ class DistillerConfig:
         blur: Gaussian sigma of the anomaly map, in pixels of a 256 px image.
         align_corners: Convention when level maps are resized.
         top_k: Pixels averaged into the image score; 1 is the maximum.
+        margin: Rim of the map that the image score leaves out, in pixels of a 256 px image; 0 in the papers. Networks
+            pad images with zeros, and what they make of the rim is harder to imitate than the rest.
     """
 
     backbone: str = backbones.DEFAULT
@@ -43,6 +45,7 @@ class DistillerConfig:
     blur: float = 4.0
     align_corners: bool = False
     top_k: int = 1
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses what no method can work with, before anything is trained.
@@ -62,6 +65,8 @@ class DistillerConfig:
                 f"batch_size is {self.batch_size}, steps {self.steps}, epochs {self.epochs}, top_k {self.top_k}, blur "
                 f"{self.blur}; expected positive numbers, or a blur of 0"
             )
+        if not 0 <= self.margin < 128:
+            raise ValueError(f"margin is {self.margin}; expected 0 to 127 pixels of a 256 px image")
 
 
 class Loader(Protocol):
@@ -126,7 +131,7 @@ class Distiller(nn.Module):
 
     def image_score(self, amap: Tensor) -> Tensor:
         """Image scores [B] of anomaly maps [B, 1, H, W]."""
-        return maps.image_score(amap, self.config.top_k)
+        return maps.image_score(amap, self.config.top_k, self.config.margin)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.anomaly_map(x)
