@@ -111,6 +111,13 @@ CLAIMS = (
         better={"method": "dnpkd", "variant": "plain"} | _LONG,
         worse=_RD | _LONG,
     ),
+    *_both(
+        paper="DNP-KD, SNL",
+        claim="SNL's channel loss improves DNP-KD",
+        source="our question, not the papers'",
+        better={"method": "dnpkd", "variant": "with SNL's channel loss"} | _LONG,
+        worse={"method": "dnpkd", "variant": "plain"} | _LONG,
+    ),
     _ablation("DNP-KD", "dnpkd", "the masks help", _FIGURE, "no masks"),
     _ablation("DNP-KD", "dnpkd", "SubNet helps", _FIGURE, "no SubNet"),
     _ablation("DNP-KD", "dnpkd", "sparsity of the masks helps", _FIGURE, "no sparsity"),
