@@ -144,7 +144,7 @@ def figures(rows: list[Row], metric: str, *by: str) -> dict[tuple[str, ...], Fig
 def table(rows: list[Row], *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_auroc")) -> str:
     """A Markdown table: mean and spread over seeds of some metrics, one line per combination of values in ``by``."""
     found = [figures(rows, metric, *by) for metric in metrics]
-    head = [*by, "seeds", *(metric.replace("_auroc", " AUROC") for metric in metrics)]
+    head = [*by, "seeds", *(metric.replace("_auroc", " AUROC").replace("aupro", "AUPRO") for metric in metrics)]
     lines = [
         [*(value or "preset" for value in key), str(f.seeds), *(str(g[key]) for g in found)]
         for key, f in found[0].items()

@@ -84,7 +84,7 @@ def test_mean_over_categories_then_over_seeds() -> None:
 def test_tables_for_readers(tmp_path: Path) -> None:
     blank = dict.fromkeys(study.COLUMNS, "")
     rows = [blank | {"variant": v, "seed": s, "aupro": a} for v, s, a in (("", "0", "0.5"), ("", "1", "0.7"))]
-    expected = ["| variant | seeds | aupro |", "| --- | --- | --- |", "| preset | 2 | 0.600 ± 0.141 |"]
+    expected = ["| variant | seeds | AUPRO |", "| --- | --- | --- |", "| preset | 2 | 0.600 ± 0.141 |"]
     assert study.table(rows, "variant", metrics=["aupro"]).splitlines() == expected
     assert "python -m kdlib claims" in claims.table(tmp_path, "SNL")
     claims.ledger(tmp_path)
