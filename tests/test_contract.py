@@ -203,7 +203,8 @@ def test_presets_and_settings(name: str) -> None:
         kd.build(f"{name}/nothing")
     with pytest.raises(ValueError, match=r"no setting \['no_such'\]"):
         kd.build(name, no_such=1)
-    for wrong in ({"batch_size": 0}, {"margin": 128.0}, {"blur": -1.0}, {"fusion": "minimum"}, {"lr": "fast"}):
+    numbers = ({"batch_size": 0}, {"steps": 0}, {"blur": -1.0}, {"margin": 128.0})
+    for wrong in (*numbers, {"fusion": "minimum"}, {"lr": "fast"}):
         with pytest.raises(ValueError, match="expected"):
             kd.build(name, **wrong)
     with pytest.raises(ValueError, match="unknown method 'teapot'"):
