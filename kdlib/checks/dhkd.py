@@ -6,41 +6,34 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kdlib.checks.answers import missing
+from kdlib.checks.answers import answered, numbers_right
 
 
 def flow_bounds(answer: Mapping[str, float] | None) -> None:
     """Notebook 05: the largest log-scale of a channel in one coupling, and in four double blocks."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     one = 0.636 * 1.9 * np.pi / 2
-    for name, true in {"one coupling": one, "four blocks": 4 * one}.items():
-        if abs(float(answer.get(name, 0)) - true) > 0.02 * true:
-            print(f"not yet: {answer.get(name)} for '{name}'; how large can an arctangent be, and how do logs combine?")
-            return
-    print(
-        "right: bounded, but e to that power is a factor of about 2,000 for every channel: room for learning by heart"
-    )
+    true = {"one coupling": one, "four blocks": 4 * one}
+    if numbers_right(answer, true, "how large can an arctangent be, and how do logs combine?", relative=0.02):
+        print("right: bounded, but e to that power is a factor of about 2,000 per channel: room for learning by heart")
 
 
 def fresh_flow(answer: Mapping[str, float] | None) -> None:
     """Notebook 05: log-determinant and loss of a fresh flow on 64 standardised channels."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
-    for name, true in {"log-determinant": 0, "per position": 32, "per channel": 0.5}.items():
-        if abs(float(answer.get(name, -1)) - true) > 0.01:
-            print(f"not yet: {answer.get(name)} for '{name}'; a fresh flow permutes, each channel has variance 1")
-            return
-    print("right: a loss that starts elsewhere says that the features are not standardised or the gains are not zero")
+    true = {"log-determinant": 0, "per position": 32, "per channel": 0.5}
+    if numbers_right(answer, true, "a fresh flow permutes, each channel has variance 1", absolute=0.01):
+        print(
+            "right: a loss that starts elsewhere says that the features are not standardised or the gains are not zero"
+        )
 
 
 def printed_means(answer: Sequence[str] | None, columns: Mapping[str, Sequence[float]]) -> None:
     """Notebook 05: the columns of a table whose mean is not the average that is printed as their last number."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     true = {name for name, (*each, printed) in columns.items() if abs(np.mean(each) - printed) > 0.05}
     if unknown := sorted(set(answer) - set(columns)):
         print(f"not yet: there are no columns {unknown}")

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kdlib import metrics
-from kdlib.checks.answers import missing
+from kdlib.checks.answers import answered, numbers_right
 
 
 def one_threshold(answer: Mapping[str, Sequence[float]] | None) -> None:
     """Notebook 03: two categories, each told apart perfectly, that no common threshold serves."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     pairs = np.asarray([answer.get(name, (0, 0)) for name in ("A", "B")], dtype=float)
     if pairs.shape != (2, 2) or (pairs[:, 0] >= pairs[:, 1]).any():
         print("not yet: A and B are pairs (score of a normal image, higher score of a defective one)")
@@ -28,25 +27,19 @@ def one_threshold(answer: Mapping[str, Sequence[float]] | None) -> None:
 
 def steps_and_epochs(answer: Mapping[str, float] | None) -> None:
     """Notebook 03: how often 48 images of a category are seen, alone and as one of six, in batches of 16."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     true = {"epochs, one category": 600 * 16 / 48, "epochs, six": 600 * 16 / 288, "steps to be even": 600 * 6}
-    for name, value in true.items():
-        if abs(float(answer.get(name, 0)) - value) > 0.01 * value:
-            print(f"not yet: {answer.get(name)} for '{name}'; an epoch is images divided by images per step")
-            return
-    print("right: at equal steps the joint student saw each image six times less often: say which of the two is equal")
+    if numbers_right(answer, true, "an epoch is images divided by images per step", relative=0.01):
+        print(
+            "right: at equal steps the joint student saw each image six times less often: say which of the two is equal"
+        )
 
 
 def mixed_masks(answer: Mapping[str, float] | None) -> None:
     """Notebook 03: which share of the pixels is wrong in mixed images, and what that makes of pixel AP by chance."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     true = {"mixup": 1, "paste": 1 / 16, "AP by chance": 1 / 32}
-    for name, value in true.items():
-        if abs(float(answer.get(name, -1)) - value) > 0.02 * value:
-            print(f"not yet: {answer.get(name)} for '{name}'; count pixels that no photograph of one product has there")
-            return
-    print("right: a mixup has no normal pixel left, so it can have an image score, but no pixel AUROC of its own")
+    if numbers_right(answer, true, "count pixels that no photograph of one product has there", relative=0.02):
+        print("right: a mixup has no normal pixel left, so it can have an image score, but no pixel AUROC of its own")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from kdlib import losses
-from kdlib.checks.answers import missing
+from kdlib.checks.answers import answered
 
 
 def level_weights(answer: Sequence[float] | None) -> None:
     """Notebook 01: what equal errors at 64², 32² and 16² weigh after each map is divided by its number of positions."""
-    if missing(answer):
+    if not answered(answer):
         return
     given, true = np.asarray(answer, dtype=float), 1 / np.array([64, 32, 16]) ** 2
     if given.shape != (3,) or given.min() <= 0:
@@ -29,9 +29,8 @@ def level_weights(answer: Sequence[float] | None) -> None:
 
 def rank_pixels(answer: Mapping[str, Any] | None) -> None:
     """Notebook 01: which of two pixels leads under sum and under product, and a third one in between."""
-    if missing(answer):
+    if not answered(answer):
         return
-    assert answer is not None
     pixels = {"A": (0.9, 0.0), "B": (0.3, 0.3)}
     for name, fuse in (("sum", np.sum), ("product", np.prod)):
         if answer.get(name) != max(pixels, key=lambda pixel: float(fuse(pixels[pixel]))):
@@ -48,7 +47,7 @@ def rank_pixels(answer: Mapping[str, Any] | None) -> None:
 
 def distance_bounds(answer: Sequence[float] | None) -> None:
     """Notebook 01: the largest half squared distance of unit vectors, for any vectors and for those after a ReLU."""
-    if missing(answer):
+    if not answered(answer):
         return
     given = np.asarray(answer, dtype=float)
     if given.shape != (2,):
