@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -16,6 +17,8 @@ from kdlib import methods
 from kdlib.methods.base import Distiller
 from kdlib.runtime import Runtime, call_seconds, runtime
 from kdlib.types import Batch
+
+_CATEGORIES = ("a", "b", "c", "d", "e")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class Speed:
         score_ratio: As above.
         latency_ms_p50: Scoring one image, milliseconds.
         peak_memory_mb: Of the process (CPU) or the device (CUDA) up to here.
+        against: Another method, or nothing.
+        step_ratio: How long a training step takes, in steps of that method; median of neighbouring measurements.
     """
 
     method: str
@@ -53,6 +58,8 @@ class Speed:
     score_ratio: float
     latency_ms_p50: float
     peak_memory_mb: float
+    against: str = ""
+    step_ratio: float | None = None
 
 
 def bench(
@@ -64,8 +71,9 @@ def bench(
     precision: str = "auto",
     rounds: int = 5,
     overrides: dict[str, Any] | None = None,
+    against: str = "",
 ) -> Speed:
-    """Measures training and scoring of a method on random images, ours and the plain loop in turn.
+    """Measures training and scoring of a method on random images of five categories, ours and the plain loop in turn.
 
     Args:
         name: Method or ``method/preset``.
@@ -74,29 +82,29 @@ def bench(
         device: See :func:`kdlib.runtime.runtime`.
         precision: See :func:`kdlib.runtime.runtime`.
         rounds: Measurements of each kind.
-        overrides: Fields of the method's configuration.
+        overrides: Fields of the methods' configurations.
+        against: Method or ``method/preset`` whose training steps are measured in turn with the method's.
 
     Raises:
-        ValueError: If the method is unknown or has nothing to train, or a number is not positive.
+        ValueError: If a method is unknown or has nothing to train, or a number is not positive.
     """
-    if name.partition("/")[0] in methods.BASELINES:
-        raise ValueError(f"'{name}' has no training to measure; expected one of {sorted(methods.METHODS)}")
+    for method in filter(None, (name, against)):
+        if method.partition("/")[0] in methods.BASELINES:
+            raise ValueError(f"'{method}' has no training to measure; expected one of {sorted(methods.METHODS)}")
     if min(size, batch, rounds) < 1:
         raise ValueError(f"size is {size}, batch {batch}, rounds {rounds}; expected positive numbers")
     how = runtime(device, precision)
     plain = replace(how, precision="fp32", channels_last=False)
     image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    ours, theirs = (methods.build(name, **{"batch_size": batch, **(overrides or {})}) for _ in range(2))
-    how.prepare(ours)
-    plain.prepare(theirs)
+    options = {"batch_size": batch, **(overrides or {})}
+    ours, theirs = (_ready(methods.build(name, **options), image, runs) for runs in (how, plain))
     x, y = how.images(image), plain.images(image)
-
-    def teach() -> list[Tensor]:
-        with torch.no_grad(), how.autocast():
-            return ours.teacher(x)
-
-    cached = teach() if how.device.type == "cpu" else None
-    train = _in_turn(_trainer(ours, x, cached, how), _trainer(theirs, y, None, plain, fused=False), how, rounds)
+    step = _trainer(ours, x, how)
+    train = _in_turn(step, _trainer(theirs, y, plain, as_published=True), how, rounds)
+    ratio = None
+    if against:
+        other = _trainer(_ready(methods.build(against, **options), image, how), x, how)
+        ratio = statistics.median(a / b for a, b in zip(*_in_turn(step, other, how, 4 * rounds), strict=True))
     ours.eval(), theirs.eval()
     score = _in_turn(_scorer(ours, x, how), _scorer(theirs, y, plain), how, rounds)
     return Speed(
@@ -108,12 +116,14 @@ def bench(
         train=batch / statistics.median(train[0]),
         train_plain=batch / statistics.median(train[1]),
         train_ratio=statistics.median(b / a for a, b in zip(*train, strict=True)),
-        teacher=batch / statistics.median(call_seconds(teach, how.device)),
+        teacher=batch / statistics.median(call_seconds(partial(_taught, ours, x, how), how.device)),
         score=batch / statistics.median(score[0]),
         score_plain=batch / statistics.median(score[1]),
         score_ratio=statistics.median(b / a for a, b in zip(*score, strict=True)),
         latency_ms_p50=latency_ms(ours, (size, size), how),
         peak_memory_mb=peak_memory_mb(how.device),
+        against=against,
+        step_ratio=ratio,
     )
 
 
@@ -135,13 +145,44 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _trainer(
-    model: Distiller, x: Tensor, cached: list[Tensor] | None, how: Runtime, *, fused: bool = True
-) -> Callable[[], None]:
+@dataclass
+class _OneBatch:
+    """All there is to train on, for methods that look at the training images before they start."""
+
+    batch: Batch
+    categories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.batch.image)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.batch
+
+
+def _ready(model: Distiller, image: Tensor, how: Runtime) -> Distiller:
+    """The method as it is when its training starts."""
+    how.prepare(model)
+    with how.autocast():
+        next(iter(model.phases(_OneBatch(_batch(how.images(image)), _CATEGORIES))))
+    return model
+
+
+def _batch(x: Tensor, teacher: list[Tensor] | None = None) -> Batch:
+    return Batch(image=x, category=torch.arange(len(x), device=x.device) % len(_CATEGORIES), teacher=teacher)
+
+
+def _taught(model: Distiller, x: Tensor, how: Runtime) -> list[Tensor]:
+    with torch.no_grad(), how.autocast():
+        return model.teacher(x)
+
+
+def _trainer(model: Distiller, x: Tensor, how: Runtime, *, as_published: bool = False) -> Callable[[], None]:
+    """One training step; as published, the teacher runs in it and the optimiser is PyTorch's default."""
     optimiser = model.optimiser(model.student_parameters())
     for group in optimiser.param_groups:
-        group["fused"] = fused
-    batch = Batch(image=x, category=torch.zeros(len(x), dtype=torch.long), teacher=cached)
+        group["fused"] = not as_published
+    cached = None if as_published or how.device.type != "cpu" else _taught(model, x, how)
+    batch = _batch(x, cached)
     model.train()
 
     def step() -> None:

@@ -82,11 +82,13 @@ def bench(
     batch: Annotated[int, typer.Option(help="Images per step.")] = 8,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
+    against: Annotated[str, typer.Option(help="Another method, to compare training steps in turn.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure training and scoring against a plain float32 loop, in turn."""
     chosen = {"weights": weights} | ({"backbone": backbone} if backbone else {})
-    found = asdict(speed.bench(method, size=size, batch=batch, device=device, precision=precision, overrides=chosen))
+    where: dict[str, Any] = {"device": device, "precision": precision}
+    found = asdict(speed.bench(method, size=size, batch=batch, overrides=chosen, against=against, **where))
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -48,7 +48,7 @@ class FrequencyMask(nn.Module):
             nearest_column = (horizontal * 2 * (columns - 1)).round().long()
             logits = logits.index_select(2, nearest_row).index_select(3, nearest_column)
         # Masks in channels_last, which a loaded model has, would change the last bit of the result.
-        return logits.index_select(0, category).float().contiguous().sigmoid()
+        return logits.float().contiguous().sigmoid().index_select(0, category)
 
 
 def filtered(x: Tensor, gains: Tensor, spectrum: Spectrum = "complex") -> Tensor:
@@ -64,8 +64,9 @@ def filtered(x: Tensor, gains: Tensor, spectrum: Spectrum = "complex") -> Tensor
     """
     found = torch.fft.rfft2(x.float())
     kept = torch.fft.irfft2((found if spectrum == "complex" else found.real) * gains, s=x.shape[-2:])
+    # First the type, then the layout: half the bytes to move.
     rows = x.is_contiguous(memory_format=torch.channels_last)
-    return kept.to(x.dtype, memory_format=torch.channels_last if rows else torch.contiguous_format)
+    return kept.to(x.dtype).contiguous(memory_format=torch.channels_last if rows else torch.contiguous_format)
 
 
 def full_l1(gains: Tensor, width: int) -> Tensor:
