@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from kdlib.calibrate import Scale, Threshold
 from kdlib.datasets.records import ImageSet
 from kdlib.evaluate import Result
+from kdlib.png import bundle
+from kdlib.png import show as show
 
 if TYPE_CHECKING:
     from kdlib.detector import Detector
@@ -25,17 +24,8 @@ if TYPE_CHECKING:
 
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"
-NORMAL, ANOMALOUS = "#3b6ea5", "#d1603d"
+NORMAL, ANOMALOUS, CHOSEN = "#3b6ea5", "#d1603d", "#6a994e"
 Images = Sequence[ArrayLike] | NDArray[Any]
-
-
-def show(figure: Figure) -> None:
-    """Displays a figure in a notebook as a PNG with its label as alt text, and closes it."""
-    from IPython.display import display
-
-    data, metadata = _bundle(figure)
-    display(data, raw=True, metadata=metadata)
-    plt.close(figure)
 
 
 def contact_sheet(
@@ -112,6 +102,29 @@ def gallery(
     figure.colorbar(drawn, ax=axes[2].tolist(), label="anomaly", fraction=0.025, pad=0.01)  # type: ignore[arg-type]
     kinds = ", ".join(dict.fromkeys(str(result.defects[i]) for i in picked))
     figure.set_label(f"Images, true masks and anomaly maps on one colour scale for: {kinds}.")
+    return figure
+
+
+def portrait(
+    result: Result, images: ImageSet, detector: Detector, i: int, *, title: str = "anomaly map", width: float = 9.5
+) -> Figure:
+    """One image, its true mask, its map from black (normal) to bright, and where it stands (green) among all scores."""
+    figure, axes = plt.subplots(
+        1, 4, figsize=(width, width * 0.26), layout="constrained", width_ratios=(1, 1, 1.2, 1.7)
+    )
+    axes[0].imshow(picture(images[i]["image"]))
+    axes[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
+    drawn = axes[2].imshow(detector.scale.apply(result.maps[i]), cmap=MAP_COLOURS, vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=axes[2], label="anomaly")
+    kind = str(result.defects[i]).replace("_", " ")
+    for axis, name in zip(axes, (kind, "truth", title), strict=False):
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize=9)
+    score_histogram(result, detector.threshold, ax=axes[3])
+    axes[3].axvline(result.scores[i], color=CHOSEN, linewidth=2)
+    axes[3].legend(frameon=False, loc="upper center", fontsize=8)
+    axes[3].margins(y=0.4)
+    figure.set_label(f"Test image {i} ({kind}), truth, map and histogram of scores: {title}.")
     return figure
 
 
@@ -197,7 +210,7 @@ class LiveCurve:
     def _display(self, figure: Figure) -> None:
         from IPython.display import display
 
-        data, metadata = _bundle(figure)
+        data, metadata = bundle(figure)
         if self._handle is None:
             self._handle = display(data, raw=True, metadata=metadata, display_id=True)
         else:
@@ -220,20 +233,3 @@ def _grid(count: int, columns: int, width: float) -> tuple[Figure, list[Axes]]:
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
     return figure, list(axes.flat)
-
-
-def _bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figure as a PNG with its label as alt text, as notebooks keep it."""
-    alt = figure.get_label() or "figure"
-    return {"image/png": base64.b64encode(png(figure)).decode(), "text/plain": alt}, {"image/png": {"alt": alt}}
-
-
-def png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as a PNG whose colours are rounded to multiples of 5 in 0..255: half the size, the same to the eye.
-
-    A palette of 256 colours would be smaller for one photograph, but loses rare colours beside a map: rust turns grey.
-    """
-    figure.savefig(full := io.BytesIO(), format="png", dpi=dpi)
-    colours = np.asarray(Image.open(full).convert("RGB"), dtype=np.uint16)
-    Image.fromarray(((colours + 2) // 5 * 5).astype(np.uint8)).save(small := io.BytesIO(), format="png")
-    return small.getvalue()

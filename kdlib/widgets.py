@@ -20,7 +20,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from kdlib import viz
+from kdlib import png
 
 Controls = Mapping[str, ipywidgets.Widget]
 Render = Callable[..., Figure]
@@ -231,7 +231,7 @@ def _picture(figure: Figure, alt: str) -> Picture:
         found = type(figure).__name__
         raise TypeError(f"the drawing function returned {found}, expected a Figure; end it with `return fig`")
     words = str(figure.get_label() or alt or "Picture for the values of the controls above")
-    return Picture(base64.b64encode(viz.png(figure)).decode("ascii"), words)
+    return Picture(base64.b64encode(png.png(figure)).decode("ascii"), words)
 
 
 def _dress(control: ipywidgets.Widget, name: str) -> None:
