@@ -112,6 +112,13 @@ CLAIMS = (
         worse=_RD | _LONG,
     ),
     *_both(
+        paper="DNP-KD",
+        claim="so does the method as its public code computes it (real part of the spectrum)",
+        source=_FIGURE,
+        better={"method": "dnpkd", "variant": "real_only spectrum"} | _LONG,
+        worse=_RD | _LONG,
+    ),
+    *_both(
         paper="DNP-KD, SNL",
         claim="SNL's channel loss improves DNP-KD",
         source="our question, not the papers'",

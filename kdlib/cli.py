@@ -33,7 +33,7 @@ def run(
     methods: Annotated[
         list[str], typer.Argument(help=f"Any of {', '.join([*METHODS, *BASELINES])}, or METHOD/PRESET.")
     ],
-    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop'.")],
+    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop', 'mill'.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.csv, example maps and models.")],
     layout: Annotated[str, typer.Option(help="auto, or a layout's name.")] = "auto",
     category: Annotated[list[str] | None, typer.Option(help="Categories; default all.")] = None,
@@ -99,7 +99,7 @@ def bench(
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDIES)}.")],
-    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop'.")] = "workshop",
+    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop', 'mill'.")] = "workshop",
     out: Annotated[Path, typer.Option(help="Folder for NAME_DATA.csv.")] = Path("data/results"),
     size: Annotated[int, typer.Option(help="Working height and width in pixels.")] = 128,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0 1 2.")] = None,

@@ -44,7 +44,7 @@ class Settings:
     """What all rows of one results folder share.
 
     Attributes:
-        data: Root of a data set, or ``workshop``.
+        data: Root of a data set, or ``workshop``, ``mill``.
         layout: See :func:`kdlib.datasets.load`.
         protocol: ``single``, one model per category, or ``multi``, one model for all.
         size: Working size in pixels.

@@ -54,7 +54,7 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
     Args:
         name: Of the study, and of its file.
         trials: What to train.
-        data: Root of a data set, or ``workshop``; its folder's name becomes part of the file's.
+        data: Root of a data set, or ``workshop``, ``mill``; its folder's name becomes part of the file's.
         seeds: Seeds, the outermost loop: a study that is stopped early has all trials for fewer seeds.
         size: Working height and width in pixels.
         out: Folder of the file. Its rows of variants that have other options by now are dropped.

@@ -146,11 +146,12 @@ def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_folder() == tmp_path / "elsewhere"
 
 
-def test_workshop_is_rendered_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["workshop", "mill"])
+def test_rendered_sets_are_rendered_on_demand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def render(root: Path, *, categories: list[str] | None = None) -> Path:
-        asked.append(categories)
+    def render(root: Path, *, of: str, categories: list[str] | None = None) -> Path:
+        asked.append((of, categories))
         return trees.mvtec(root, "capsule")
 
     workshop = ModuleType("kdlib.datasets.workshop")
@@ -158,7 +159,7 @@ def test_workshop_is_rendered_on_demand(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "kdlib.datasets.workshop", workshop)
     monkeypatch.setattr(datasets, "workshop", workshop, raising=False)
     monkeypatch.setenv("KDLIB_DATA", str(tmp_path))
-    splits = load("workshop", "capsule", size=8)
-    assert asked == [["capsule"]] and splits.licence == "Apache-2.0, rendered by kdlib"
-    assert splits.test.samples[0].path.is_relative_to(tmp_path / "workshop" / "capsule")
-    assert load(tmp_path / "workshop" / "capsule").licence == splits.licence and len(asked) == 1
+    splits = load(name, "capsule", size=8)
+    assert asked == [(name, ["capsule"])] and splits.licence == "Apache-2.0, rendered by kdlib"
+    assert splits.test.samples[0].path.is_relative_to(tmp_path / name / "capsule")
+    assert load(tmp_path / name / "capsule").licence == splits.licence and len(asked) == 1

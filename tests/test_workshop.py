@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from kdlib.datasets import workshop
-from kdlib.datasets.workshop import PRODUCTS, Counts, picture, render
+from kdlib.datasets.workshop import PAPERS, PRODUCTS, Counts, picture, render
 from kdlib.datasets.workshop.scene import VISIBLE, Shot, changed
 
 FEW = Counts(train=2, test=1, per_defect=1)
@@ -22,7 +22,10 @@ def folders(root: Path) -> dict[str, int]:
     return {name: len(list((root / name).glob("*.png"))) for name in sorted(names)}
 
 
-@pytest.mark.parametrize("name", PRODUCTS)
+ALL = PRODUCTS | PAPERS
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_same_seed_same_pixels_other_seed_other_pixels(name: str) -> None:
     first = picture(name, seed=3, index=1)
     np.testing.assert_array_equal(picture(name, seed=3, index=1).image, first.image)
@@ -30,7 +33,7 @@ def test_same_seed_same_pixels_other_seed_other_pixels(name: str) -> None:
     assert (picture(name, seed=4, index=1).image != first.image).any()
 
 
-@pytest.mark.parametrize(("name", "defect"), [(name, defect) for name in PRODUCTS for defect in PRODUCTS[name].defects])
+@pytest.mark.parametrize(("name", "defect"), [(name, defect) for name in ALL for defect in ALL[name].defects])
 def test_mask_covers_all_and_only_what_the_defect_changed(name: str, defect: str) -> None:
     shot = picture(name, defect=defect, index=5)
     assert shot.mask is not None and shot.mask.any()
@@ -64,7 +67,7 @@ def test_layout_counts_and_masks(tmp_path: Path) -> None:
 
 
 def test_full_set_has_the_promised_size() -> None:
-    for name, product in PRODUCTS.items():
+    for name, product in ALL.items():
         jobs = list(workshop._jobs(name, workshop.FULL))
         normal = [split for split, defect, _ in jobs if defect is None]
         assert (normal.count("train"), normal.count("test"), len(jobs) - len(normal)) == (60, 20, 24)

@@ -47,7 +47,8 @@ __all__ = [
 
 # "auto" takes the first that fits, so the more particular layouts come first.
 LAYOUTS: Mapping[str, Layout] = {each.name: each for each in (VISA, MVTEC3D, BMAD, BTAD, MVTEC, OWN)}
-WORKSHOP_LICENCE = "Apache-2.0, rendered by kdlib"
+RENDERED = ("workshop", "mill")
+RENDERED_LICENCE = "Apache-2.0, rendered by kdlib"
 
 
 def load(
@@ -62,7 +63,7 @@ def load(
     """Find the images of a data set and split them.
 
     Args:
-        root: the folder of a data set, or of one of its categories; "workshop" is the set that kdlib renders itself.
+        root: the folder of a data set, or of one of its categories; kdlib itself renders "workshop" and "mill".
         category: one name, several, or None for all (one model for all: the sets then hold all categories together).
         layout: one of `LAYOUTS`, or "auto" to recognise it.
         size: side length in pixels, or (height, width); images are resized plainly, the aspect ratio is not kept.
@@ -77,12 +78,12 @@ def load(
     if min(height, width) < 1 or not 0 <= calib_share < 1:
         raise DatasetError(f"size={size!r} must be positive and calib_share={calib_share!r} at least 0 and below 1.")
     wanted = [category] if isinstance(category, str) else category
-    folder = _render_workshop(wanted) if root == "workshop" else Path(root)
-    rendered = folder.resolve().is_relative_to((data_folder() / "workshop").resolve())
+    folder = _folder(root, wanted)
+    rendered = any(folder.resolve().is_relative_to((data_folder() / name).resolve()) for name in RENDERED)
     kind, known = _recognise(folder, layout)
     names = _choose(wanted, known, folder)
     theirs = kind.licensed is None or kind.licensed.issuperset(known)
-    licence = WORKSHOP_LICENCE if rendered else kind.licence if theirs else ""
+    licence = RENDERED_LICENCE if rendered else kind.licence if theirs else ""
     parts = []
     for name in names:
         found = kind.collect(known[name], name)
@@ -101,7 +102,7 @@ def categories(root: str | Path, layout: str = "auto") -> tuple[str, ...]:
     Raises:
         DatasetError: no such folder or no known layout.
     """
-    return tuple(_recognise(_render_workshop(None) if root == "workshop" else Path(root), layout)[1])
+    return tuple(_recognise(_folder(root), layout)[1])
 
 
 def data_folder() -> Path:
@@ -119,10 +120,13 @@ def _is_repository(folder: Path) -> bool:
     return (folder / "notebooks" / "00_start_here.ipynb").is_file()
 
 
-def _render_workshop(wanted: Sequence[str] | None) -> Path:
+def _folder(root: str | Path, wanted: Sequence[str] | None = None) -> Path:
+    """Where a data set lies; what kdlib renders itself is rendered where it is missing."""
+    if root not in RENDERED:
+        return Path(root)
     from kdlib.datasets import workshop  # late: rendering needs libraries that loading does not
 
-    folder: Path = workshop.render(data_folder() / "workshop", categories=wanted)
+    folder: Path = workshop.render(data_folder() / root, of=root, categories=wanted)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The workshop: six rendered products with defects and pixel-exact masks, written in the MVTec AD layout.
+"""Rendered sets with defects and pixel-exact masks, in the MVTec AD layout: a workshop's products, a mill's papers.
 
 Every picture comes from generators seeded with (seed, product and folder, index), so it is the same in any order and
 with any number of threads. Threads, not processes: they need no guard in scripts and work in notebooks on every system.
@@ -14,13 +14,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from kdlib.datasets.workshop import brushed_metal, capsule, circuit_board, fabric, hex_nut, tiles
+from kdlib.datasets.workshop import brushed_metal, capsule, circuit_board, fabric, hex_nut, paper, tiles
 from kdlib.datasets.workshop.scene import Painter, Shot, shoot
 
 VERSION = 1
@@ -43,6 +44,13 @@ PRODUCTS = {
     "hex_nut": Product(hex_nut.paint, hex_nut.DEFECTS),
     "tiles": Product(tiles.paint, tiles.DEFECTS),
 }
+PAPERS = {
+    "board": Product(partial(paper.paint, paper.BOARD), paper.DEFECTS),
+    "kraft": Product(partial(paper.paint, paper.KRAFT), paper.DEFECTS),
+    "rose": Product(partial(paper.paint, paper.ROSE), paper.DEFECTS),
+}
+SETS = {"workshop": PRODUCTS, "mill": PAPERS}
+_KNOWN = PRODUCTS | PAPERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +66,20 @@ FULL = Counts()
 
 
 def render(
-    root: Path, *, categories: Iterable[str] | None = None, seed: int = 0, progress: bool = True, counts: Counts = FULL
+    root: Path,
+    *,
+    of: str = "workshop",
+    categories: Iterable[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    counts: Counts = FULL,
 ) -> Path:
     """Render the categories that are not there yet; safe to interrupt and to call again.
 
     Args:
         root: Folder that receives one folder per category.
-        categories: Names to render, all by default.
+        of: The set: "workshop" or "mill".
+        categories: Names to render, all of the set by default.
         seed: Another seed gives another set of pictures.
         progress: Whether to show a progress bar.
         counts: Pictures per category.
@@ -76,16 +91,16 @@ def render(
         ValueError: A category is not known, or its folder holds pictures of another seed or other counts.
         FileExistsError: A folder of a category's name was not written by this function.
     """
-    root, names = Path(root), tuple(PRODUCTS) if categories is None else tuple(categories)
+    root, names = Path(root), tuple(SETS[of]) if categories is None else tuple(categories)
     for name in names:
-        if name not in PRODUCTS:
-            raise ValueError(f"unknown workshop category '{name}'; known are {', '.join(PRODUCTS)}")
+        if name not in SETS[of]:
+            raise ValueError(f"unknown {of} category '{name}'; known are {', '.join(SETS[of])}")
     missing = [name for name in names if not _complete(root / name, seed, counts)]
     if missing:
         root.mkdir(parents=True, exist_ok=True)
         total = len(missing) * (counts.train + counts.test + 4 * counts.per_defect)
         hidden = None if progress else True  # None: no bar where the output is a file or a pipe
-        with tqdm(total=total, desc="rendering workshop", unit="image", disable=hidden) as bar:
+        with tqdm(total=total, desc="rendering", unit="image", disable=hidden) as bar:
             for name in missing:
                 _render_category(root, name, seed, counts, bar)
     return root
@@ -107,7 +122,7 @@ def picture(
     folder = defect or split
     key = [seed, zlib.crc32(f"{name}/{folder}".encode()), index]
     severity = (index + np.random.default_rng([*key, 99]).uniform()) / of
-    return shoot(PRODUCTS[name].paint, key, defect, float(severity))
+    return shoot(_KNOWN[name].paint, key, defect, float(severity))
 
 
 def _complete(folder: Path, seed: int, counts: Counts) -> bool:
@@ -131,7 +146,7 @@ def _jobs(name: str, counts: Counts) -> Iterator[tuple[str, str | None, int]]:
     """(split, defect, index) of every picture of a category."""
     yield from (("train", None, i) for i in range(counts.train))
     yield from (("test", None, i) for i in range(counts.test))
-    yield from (("test", defect, i) for defect in PRODUCTS[name].defects for i in range(counts.per_defect))
+    yield from (("test", defect, i) for defect in _KNOWN[name].defects for i in range(counts.per_defect))
 
 
 def _render_category(root: Path, name: str, seed: int, counts: Counts, bar: tqdm) -> None:
