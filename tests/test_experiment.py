@@ -173,10 +173,11 @@ def test_several_values_after_one_option() -> None:
 
 
 def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
-    app(["bench", "stpm", "--backbone", "resnet18", "--size", "64", "--batch", "2", "--json"], standalone_mode=False)
+    given = ["bench", "dnpkd", "--against", "stpm", "--backbone", "resnet18", "--size", "64", "--batch", "2", "--json"]
+    app(given, standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     assert found["backbone"] == "resnet18.tv_in1k" and (found["size"], found["batch"]) == (64, 2)
-    rates = ("train", "train_plain", "train_ratio", "teacher", "score", "score_plain", "score_ratio")
+    rates = ("train", "train_plain", "train_ratio", "teacher", "score", "score_plain", "score_ratio", "step_ratio")
     assert all(found[name] > 0 for name in (*rates, "latency_ms_p50", "peak_memory_mb"))
 
 
@@ -216,6 +217,7 @@ def test_mistakes_of_bench_and_of_paths(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "nearest")
+    assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "stpm", "--against", "mean")
     assert "expected positive numbers" in failure(monkeypatch, capsys, "bench", "stpm", "--batch", "0")
     nowhere = failure(monkeypatch, capsys, "run", "stpm", "--data", str(tmp_path / "none"), "--out", str(tmp_path))
     assert "does not exist" in nowhere
