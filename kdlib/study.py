@@ -142,12 +142,17 @@ def figures(rows: list[Row], metric: str, *by: str) -> dict[tuple[str, ...], Fig
 
 
 def table(rows: list[Row], *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_auroc")) -> str:
-    """A Markdown table: mean and spread over seeds of some metrics, one line per combination of values in ``by``."""
+    """A Markdown table: mean and spread over seeds of some metrics, one line per combination of values in ``by``.
+
+    Lines stand in order of appearance, or, if ``by`` has ``steps``, short trainings before long ones.
+    """
     found = [figures(rows, metric, *by) for metric in metrics]
     head = [*by, "seeds", *(metric.replace("_auroc", " AUROC").replace("aupro", "AUPRO") for metric in metrics)]
+    keys = list(found[0])
+    if "steps" in by:
+        keys.sort(key=lambda key: int(key[by.index("steps")]))
     lines = [
-        [*(value or "preset" for value in key), str(f.seeds), *(str(g[key]) for g in found)]
-        for key, f in found[0].items()
+        [*(value or "preset" for value in key), str(found[0][key].seeds), *(str(g[key]) for g in found)] for key in keys
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 

@@ -86,6 +86,9 @@ def test_tables_for_readers(tmp_path: Path) -> None:
     rows = [blank | {"variant": v, "seed": s, "aupro": a} for v, s, a in (("", "0", "0.5"), ("", "1", "0.7"))]
     expected = ["| variant | seeds | AUPRO |", "| --- | --- | --- |", "| preset | 2 | 0.600 ± 0.141 |"]
     assert study.table(rows, "variant", metrics=["aupro"]).splitlines() == expected
+    lengths = [blank | {"steps": steps, "aupro": "0.5"} for steps in ("1200", "300")]
+    by_length = study.table(lengths, "variant", "steps", metrics=["aupro"]).splitlines()
+    assert [line.split(" | ")[1] for line in by_length[2:]] == ["300", "1200"]
     assert "python -m kdlib claims" in claims.table(tmp_path, "SNL")
     claims.ledger(tmp_path)
     assert claims.table(tmp_path, "DHKD").count("not measured") == sum(c.paper == "DHKD" for c in claims.CLAIMS)
