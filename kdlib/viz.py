@@ -109,9 +109,8 @@ def portrait(
     result: Result, images: ImageSet, detector: Detector, i: int, *, title: str = "anomaly map", width: float = 9.5
 ) -> Figure:
     """One image, its true mask, its map from black (normal) to bright, and where it stands (green) among all scores."""
-    figure, axes = plt.subplots(
-        1, 4, figsize=(width, width * 0.26), layout="constrained", width_ratios=(1, 1, 1.2, 1.7)
-    )
+    figure, axes = plt.subplots(1, 4, figsize=(width, width * 0.26), width_ratios=(1, 1, 1.2, 1.7))
+    figure.set_layout_engine("constrained", w_pad=0.12)  # or the labels of the bar and of the histogram touch
     axes[0].imshow(picture(images[i]["image"]))
     axes[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
     drawn = axes[2].imshow(detector.scale.apply(result.maps[i]), cmap=MAP_COLOURS, vmin=0, vmax=1)
