@@ -150,7 +150,7 @@ class _OneBatch:
     """All there is to train on, for methods that look at the training images before they start."""
 
     batch: Batch
-    categories: tuple[str, ...]
+    categories: tuple[str, ...] = _CATEGORIES
 
     def __len__(self) -> int:
         return len(self.batch.image)
@@ -163,7 +163,7 @@ def _ready(model: Distiller, image: Tensor, how: Runtime) -> Distiller:
     """The method as it is when its training starts."""
     how.prepare(model)
     with how.autocast():
-        next(iter(model.phases(_OneBatch(_batch(how.images(image)), _CATEGORIES))))
+        next(model.phases(_OneBatch(_batch(how.images(image)))))
     return model
 
 

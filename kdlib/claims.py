@@ -120,7 +120,7 @@ CLAIMS = (
     *_on(
         _SETS,
         paper="DNP-KD",
-        claim="so does the method as its public code computes it (real part of the spectrum)",
+        claim="the same, computed as its public code does (real part of the spectrum)",
         source=_FIGURE,
         better={"method": "dnpkd", "variant": "real_only spectrum"} | _LONG,
         worse=_RD | _LONG,

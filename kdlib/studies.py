@@ -28,8 +28,7 @@ ONE_MODEL = (
     Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(1200,)),
     Trial(method="dnpkd", variant="real_only spectrum", options=PLAIN | {"spectrum": "real_only"}, stops=(300, 1200)),
     Trial(method="dnpkd", variant="with SNL's channel loss", options=PLAIN | {"channel_weight": 1.0}, stops=(1200,)),
-    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600), protocol="single"),
-    Trial(method="rd", variant="plain", options=PLAIN, stops=(1200,), protocol="single"),
+    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200), protocol="single"),
 )
 
 

@@ -73,7 +73,10 @@ def run(name: str, trials: tuple[Trial, ...], data: str, seeds: list[int], size:
             parts = [chosen] if trial.protocol == "multi" else [chosen.of(c) for c in chosen.categories]
             for part in parts:
                 if not _done(rows, trial, seed, part, len(chosen.categories), size):
-                    rows += _train(trial, seed, part, len(chosen.categories), size)
+                    new = _train(trial, seed, part, len(chosen.categories), size)
+                    # A trial that got a further stop is trained again, its other rows with it.
+                    again = {(_training(row), row["category"]) for row in new}
+                    rows = [row for row in rows if (_training(row), row["category"]) not in again] + new
                     write_csv(path, COLUMNS, rows)
     return path
 

@@ -61,6 +61,13 @@ def test_a_stopped_study_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "small_pictures.csv").read_text().startswith(before)
 
 
+def test_a_further_stop_repeats_no_row(root: Path, tmp_path: Path) -> None:
+    study.run("small", TRIALS[:1], str(root), [0], 64, tmp_path)
+    longer = (Trial(method="stpm", options=SHORT, stops=(1, 3, 4)),)
+    rows = study.read(study.run("small", longer, str(root), [0], 64, tmp_path))
+    assert sorted((r["category"], r["steps"]) for r in rows) == [(c, n) for c in ("bottle", "cable") for n in "134"]
+
+
 def test_a_variant_defined_anew_replaces_its_rows(root: Path, tmp_path: Path) -> None:
     anew = Trial(method="stpm", options=SHORT | {"half": True}, stops=(1,))
     study.run("small", (TRIALS[0], TRIALS[1]), str(root), [0], 64, tmp_path)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from kdlib import datasets
 from kdlib.datasets import workshop
 from kdlib.datasets.workshop import PAPERS, PRODUCTS, Counts, picture, render
 from kdlib.datasets.workshop.scene import VISIBLE, Shot, changed
@@ -64,6 +65,14 @@ def test_layout_counts_and_masks(tmp_path: Path) -> None:
     assert mask.mode == "L" and mask.size == (256, 256) and set(np.unique(np.asarray(mask))) == {0, 255}
     stored = np.asarray(Image.open(tmp_path / "fabric" / "train" / "good" / "001.png"))
     np.testing.assert_array_equal(stored, picture("fabric", index=1).image)
+
+
+def test_sets_that_load_can_ask_for(tmp_path: Path) -> None:
+    assert tuple(workshop.SETS) == datasets.RENDERED
+    with pytest.raises(ValueError, match="unknown set 'mine'; known are workshop, mill"):
+        render(tmp_path, of="mine")
+    with pytest.raises(ValueError, match="unknown mill category 'capsule'; known are board, kraft, rose"):
+        render(tmp_path, of="mill", categories=["capsule"])
 
 
 def test_full_set_has_the_promised_size() -> None:

@@ -88,9 +88,11 @@ def render(
         `root`.
 
     Raises:
-        ValueError: A category is not known, or its folder holds pictures of another seed or other counts.
+        ValueError: The set or a category is not known, or its folder holds pictures of another seed or other counts.
         FileExistsError: A folder of a category's name was not written by this function.
     """
+    if of not in SETS:
+        raise ValueError(f"unknown set '{of}'; known are {', '.join(SETS)}")
     root, names = Path(root), tuple(SETS[of]) if categories is None else tuple(categories)
     for name in names:
         if name not in SETS[of]:

@@ -93,7 +93,7 @@ def _flecks(rng: np.random.Generator, u: Array, v: Array, sheet: Array, stock: S
 
 
 def _spoiled(flaw: Flaw, u: Array, v: Array, sheet: Array) -> Array:
-    """The sheet with one impurity; what is faint differs from the harmless flecks by size alone."""
+    """The sheet with one impurity; the faint ones are not much larger than the harmless flecks."""
     rng = flaw.rng
     x, y = rng.uniform(-95, 95, 2)
     if flaw.kind == "speck":
