@@ -1,6 +1,6 @@
 """kdlib: find and localise defects in images by knowledge distillation.
 
-data = kd.datasets.load("workshop", "hex_nut")
+data = kd.data.load("workshop", "hex_nut")
 model = kd.build("rd")
 kd.fit(model, data.train)
 detector = kd.calibrate(model, data.calib)
@@ -10,12 +10,13 @@ kd.score(detector, "part.png")
 
 from importlib.metadata import version
 
-from kdlib import backbones, checks, datasets, losses, maps, metrics, viz, widgets
-from kdlib.detector import Detector, Verdict, calibrate, load, save, score
-from kdlib.evaluate import Result, evaluate
+from kdlib import contract, data, layers, losses, maps, methods, teachers
 from kdlib.methods import build
-from kdlib.runtime import setup
-from kdlib.train import History, fit
+from kdlib.scoring import metrics
+from kdlib.scoring.detector import Detector, Verdict, calibrate, load, save, score
+from kdlib.scoring.evaluation import Result, evaluate
+from kdlib.session import setup
+from kdlib.training.loop import History, fit
 
 __version__ = version("kdlib")
 __all__ = [
@@ -23,20 +24,20 @@ __all__ = [
     "History",
     "Result",
     "Verdict",
-    "backbones",
     "build",
     "calibrate",
-    "checks",
-    "datasets",
+    "contract",
+    "data",
     "evaluate",
     "fit",
+    "layers",
     "load",
     "losses",
     "maps",
+    "methods",
     "metrics",
     "save",
     "score",
     "setup",
-    "viz",
-    "widgets",
+    "teachers",
 ]

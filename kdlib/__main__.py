@@ -1,4 +1,4 @@
-"""``python -m kdlib``."""
+"""`python -m kdlib`."""
 
 import sys
 

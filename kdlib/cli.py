@@ -1,4 +1,4 @@
-"""The command line: ``python -m kdlib run``, ``bench``, ``study``, ``claims``, ``doctor``."""
+"""The command line: `python -m kdlib run`, `bench`, `study`, `claims`, `doctor`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from kdlib import backbones, datasets, experiment
-from kdlib import bench as speed
-from kdlib import claims as ledger
-from kdlib import study as study_engine
+from kdlib import data as datasets
+from kdlib import teachers
+from kdlib.course import claims as ledger
+from kdlib.course.studies import STUDIES
 from kdlib.methods import BASELINES, METHODS
 from kdlib.runtime import processes, runtime, versions
-from kdlib.studies import STUDIES
+from kdlib.trials import experiment, speed
+from kdlib.trials import study as study_engine
 
 app = typer.Typer(help="Anomaly detection by knowledge distillation.", no_args_is_help=True, add_completion=False)
 Backbone = Annotated[str | None, typer.Option(help="timm name of the teacher; default: the preset's.")]
@@ -129,13 +130,13 @@ def doctor() -> None:
     for package, version in versions().items():
         typer.echo(f"{package:14s} {version}")
     typer.echo(f"{'runs on':14s} {runtime()}")
-    for name in (backbones.DEFAULT, "resnet18", "wide_resnet50_2"):
-        typer.echo(f"{'teacher':14s} {backbones.full_name(name)}: {backbones.resolve(backbones.full_name(name))}")
+    for name in (teachers.DEFAULT, "resnet18", "wide_resnet50_2"):
+        typer.echo(f"{'teacher':14s} {teachers.full_name(name)}: {teachers.resolve(teachers.full_name(name))}")
     typer.echo(f"{'data folder':14s} {datasets.data_folder()}")
 
 
 def expand(arguments: list[str]) -> list[str]:
-    """``--seed 0 1 2`` as ``--seed 0 --seed 1 --seed 2``, which is how the parser knows several values."""
+    """`--seed 0 1 2` as `--seed 0 --seed 1 --seed 2`, which is how the parser knows several values."""
     expanded: list[str] = []
     repeated = ""
     for argument in arguments:

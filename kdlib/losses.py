@@ -7,14 +7,12 @@ A cosine over the whole flattened map and a mean of cosines per position are dif
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from kdlib.types import Pairs
 
 _EPS = 1e-8
 
@@ -36,7 +34,7 @@ def cosine_distance(t: Tensor, s: Tensor) -> Tensor:
 def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
     """Squared L2 distance of channel-normalised features at every position, [B, h, w], in 0..4.
 
-    Equals ``2 * cosine_distance`` except at dead positions: it is 1 where one vector is zero, 0 where both are. Source:
+    Equals `2 * cosine_distance` except at dead positions: it is 1 where one vector is zero, 0 where both are. Source:
     STPM, official code.
     """
     dot, t_norm, s_norm = _products(t, s, (1,))
@@ -45,7 +43,7 @@ def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
 
 
 def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
-    """Mean over images and positions of :func:`cosine_distance`, a scalar. Source: RD, the paper's equations 1-2."""
+    """Mean over images and positions of `cosine_distance`, a scalar. Source: RD, the paper's equations 1-2."""
     return cosine_distance(t, s).mean()
 
 
@@ -56,7 +54,7 @@ def global_cosine(t: Tensor, s: Tensor) -> Tensor:
 
 
 def _products(t: Tensor, s: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Dot product over ``dim``, and both norms, no smaller than 1e-8: the three passes that a cosine needs."""
+    """Dot product over `dim`, and both norms, no smaller than 1e-8: the three passes that a cosine needs."""
     t, s = t.float(), s.float()
     norms = (torch.linalg.vector_norm(f, dim=dim).clamp_min(_EPS) for f in (t, s))
     return (t * s).sum(dim), *norms
@@ -73,7 +71,7 @@ def channel_kl(
         t: Teacher features [B, C, h, w].
         s: Student features [B, C, h, w].
         temperature: Divides the features; small values look at peaks.
-        reduction: ``cwd`` sums over positions, ``vandgnl`` takes the mean, h * w times less; both average over images
+        reduction: `cwd` sums over positions, `vandgnl` takes the mean, h * w times less; both average over images
             and channels.
 
     Source: channel-wise distillation; the second reduction is that of VAND-GNL's code.
@@ -86,13 +84,13 @@ def channel_kl(
 def intra_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
     """Mean squared difference of the cosines between all positions of one image, a scalar.
 
-    Features [B, C, h, w] are first averaged onto at most ``grid`` x ``grid`` positions.
+    Features [B, C, h, w] are first averaged onto at most `grid` x `grid` positions.
     """
     return _affinity(t, s, grid, 0)
 
 
 def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
-    """As :func:`intra_affinity`, between positions of two images: each of the batch and the one before it.
+    """As `intra_affinity`, between positions of two images: each of the batch and the one before it.
 
     A batch of one image has no neighbour and gives 0.
     """
@@ -104,8 +102,8 @@ def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
 def affinity_distance(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
     """How differently teacher and student relate every position to all others of its image.
 
-    Mean absolute difference [B, h', w'] of the cosines in a position's row of :func:`intra_affinity`, in 0..2, on the
-    grid. A ``distance`` for :func:`kdlib.maps.fuse`, to look at; no paper scores with it.
+    Mean absolute difference [B, h', w'] of the cosines in a position's row of `intra_affinity`, in 0..2, on the
+    grid. A `distance` for `kdlib.maps.fuse`, to look at; no paper scores with it.
     """
     with torch.autocast(t.device.type, enabled=False):
         a, b = (_directions(f, grid) for f in (t, s))
@@ -114,7 +112,7 @@ def affinity_distance(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
 
 
 def _affinity(t: Tensor, s: Tensor, grid: int, shift: int) -> Tensor:
-    """Mean squared difference of cosines between every image's positions and those of the image ``shift`` before it."""
+    """Mean squared difference of cosines between every image's positions and those of the image `shift` before it."""
     with torch.autocast(t.device.type, enabled=False):
         a, b = (_directions(f, grid) for f in (t, s))
         positions = a.shape[2]
@@ -134,7 +132,9 @@ def _directions(features: Tensor, grid: int) -> Tensor:
     return F.normalize(features.flatten(2), dim=1)
 
 
-def over_levels(pairs: Pairs, distance: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-    """Applies a scalar distance to every level and sums: ``{"total", "level_0", ...}``."""
+def over_levels(
+    pairs: Sequence[tuple[Tensor, Tensor]], distance: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Applies a scalar distance to every level and sums: `{"total", "level_0", ...}`."""
     levels = {f"level_{i}": distance(t, s) for i, (t, s) in enumerate(pairs)}
     return {"total": sum(levels.values()), **levels}  # type: ignore[dict-item]

@@ -1,18 +1,15 @@
-"""From teacher-student pairs to an anomaly map and an image score."""
+"""From level maps to an anomaly map and an image score."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlib.losses import cosine_distance
-from kdlib.types import Pairs
+from kdlib.config import Fusion
 
-Fusion = Literal["sum", "mean", "product", "max"]
 _FUSE: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda levels: levels.sum(0),
     "mean": lambda levels: levels.mean(0),
@@ -21,62 +18,49 @@ _FUSE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def level_maps(
-    pairs: Pairs,
-    size: Sequence[int],
-    *,
-    distance: Callable[[Tensor, Tensor], Tensor] = cosine_distance,
-    align_corners: bool = False,
-) -> Tensor:
-    """Distance map of every level, brought to one size.
+def resized(levels: Sequence[Tensor], size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """Level maps, brought to one size.
 
     Args:
-        pairs: (teacher, student) features per level.
+        levels: A map [B, 1, h, w] per level.
         size: Height and width of the result in pixels.
-        distance: Maps two [B, C, h, w] to distances [B, h, w].
         align_corners: Convention of the bilinear resize. STPM's code uses False, RD4AD's True; they differ by up to
             half a feature cell.
 
     Returns:
-        [L, B, 1, H, W] in float32.
+        [L, B, 1, H, W].
     """
-    return torch.stack(
-        [
-            F.interpolate(distance(t, s)[:, None], size=tuple(size), mode="bilinear", align_corners=align_corners)
-            for t, s in pairs
-        ]
-    )
+    options = {"size": tuple(size), "mode": "bilinear", "align_corners": align_corners}
+    return torch.stack([F.interpolate(level, **options) for level in levels])  # type: ignore[arg-type]
 
 
 def fuse(
-    pairs: Pairs,
+    levels: Sequence[Tensor],
     size: Sequence[int],
     *,
-    how: Fusion = "sum",
+    fusion: Fusion = "sum",
     blur: float = 4.0,
-    distance: Callable[[Tensor, Tensor], Tensor] = cosine_distance,
     align_corners: bool = False,
 ) -> Tensor:
     """Anomaly map [B, 1, H, W]: level maps, fused over levels, then blurred.
 
     Args:
-        pairs: (teacher, student) features per level.
+        levels: A map [B, 1, h, w] per level, each at its own size.
         size: Height and width of the images in pixels.
-        how: ``sum`` and ``mean`` keep a defect seen at one level, ``product`` wants all levels to agree.
+        fusion: `sum` and `mean` keep a defect seen at one level, `product` wants all levels to agree.
         blur: Standard deviation of the Gaussian in pixels of a 256 px image; scales with the image. 0 switches it off.
-        distance: See :func:`level_maps`.
-        align_corners: See :func:`level_maps`.
+        align_corners: See `resized`.
     """
-    if how not in _FUSE:
-        raise ValueError(f"unknown fusion '{how}'; expected one of {sorted(_FUSE)}")
-    amap = _FUSE[how](level_maps(pairs, size, distance=distance, align_corners=align_corners))
+    if fusion not in _FUSE:
+        raise ValueError(f"unknown fusion '{fusion}'; expected one of {sorted(_FUSE)}")
+    amap = _FUSE[fusion](resized(levels, size, align_corners=align_corners))
     return gaussian_blur(amap, blur * min(size) / 256)
 
 
 def gaussian_blur(amap: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian blur of maps [B, 1, H, W], truncated at four sigma, edges reflected.
 
-    Equals ``scipy.ndimage.gaussian_filter`` in its default mode, on any device.
+    Equals `scipy.ndimage.gaussian_filter` in its default mode, on any device.
     """
     if sigma <= 0:
         return amap
@@ -94,7 +78,7 @@ def gaussian_blur(amap: Tensor, sigma: float) -> Tensor:
 
 
 def image_score(amap: Tensor, top_k: int = 1, margin: float = 0.0) -> Tensor:
-    """One score per image [B] from maps [B, 1, H, W]: the mean of the ``top_k`` largest pixels (1: the maximum).
+    """One score per image [B] from maps [B, 1, H, W]: the mean of the `top_k` largest pixels (1: the maximum).
 
     Args:
         amap: Anomaly maps.

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -60,8 +59,8 @@ def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Chooses how to run on this machine.
 
     Args:
-        device: ``auto`` (CUDA, then Apple's MPS, then the CPU) or a torch device.
-        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: half precision where this machine is measured, once per
+        device: `auto` (CUDA, then Apple's MPS, then the CPU) or a torch device.
+        precision: `fp32`, `bf16`, `fp16`, or `auto`: half precision where this machine is measured, once per
             process, to train a small network at least 1.2 times faster with it.
 
     Raises:
@@ -76,7 +75,7 @@ def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 
 def processes() -> PartialState:
-    """The processes that share this run, started by ``torchrun`` or ``accelerate launch``; usually one.
+    """The processes that share this run, started by `torchrun` or `accelerate launch`; usually one.
 
     Accelerate takes processes without a GPU for separate runs unless it is told that the CPU is meant.
     """
@@ -89,19 +88,6 @@ def agreed(how: Runtime) -> Runtime:
     choice: list[Any] = [how.precision, how.channels_last]
     broadcast_object_list(choice)
     return Runtime(device=how.device, precision=choice[0], channels_last=choice[1])
-
-
-def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Runtime:
-    """Starts a notebook: seeds torch and NumPy, chooses how to run, and prints versions and teacher weights in use."""
-    from kdlib import backbones
-
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global generator
-    how = runtime(device, precision)
-    name = backbones.full_name(backbones.DEFAULT)
-    print(", ".join(f"{package} {version}" for package, version in versions().items()))
-    print(f"runs on: {how}; default teacher: {name}, weights {backbones.resolve(name)}")
-    return how
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every figure. Each function returns a Figure whose label is its alt text; ``show`` puts both into a notebook."""
+"""Every figure. Each function returns a Figure whose label is its alt text; `show` puts both into a notebook."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from kdlib.calibrate import Scale, Threshold
-from kdlib.datasets.records import ImageSet
-from kdlib.evaluate import Result
+from kdlib.data.records import ImageSet
 from kdlib.png import bundle
 from kdlib.png import show as show
+from kdlib.scoring.calibration import Scale, Threshold
+from kdlib.scoring.evaluation import Result
 
 if TYPE_CHECKING:
-    from kdlib.detector import Detector
-    from kdlib.train import History
+    from kdlib.scoring.detector import Detector
+    from kdlib.training.loop import History
 
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"
@@ -57,7 +57,7 @@ def map_sheet(
     alt: str = "",
     width: float = 9.0,
 ) -> Figure:
-    """Maps [H, W] side by side on one shared colour scale with one bar; ``scale`` fixes it, else all maps set it."""
+    """Maps [H, W] side by side on one shared colour scale with one bar; `scale` fixes it, else all maps set it."""
     arrays = [np.asarray(m, dtype=float) for m in maps]
     low, high = (scale.low, scale.high) if scale else (min(a.min() for a in arrays), max(a.max() for a in arrays))
     figure, axes = _grid(len(arrays), columns, width)
@@ -81,7 +81,7 @@ def gallery(
 ) -> Figure:
     """Image, true mask and anomaly map, one column per image, on the detector's scale; titles carry score and verdict.
 
-    Without ``chosen``, one normal image and then defects of every kind in turn are shown.
+    Without `chosen`, one normal image and then defects of every kind in turn are shown.
     """
     picked = list(chosen) if chosen is not None else examples(result, columns)
     figure, axes = plt.subplots(
@@ -179,7 +179,7 @@ def curves(
 
 
 class LiveCurve:
-    """Loss against step, redrawn while ``fit`` runs, with progress in the title: ``fit(on_step=LiveCurve(300))``.
+    """Loss against step, redrawn while `fit` runs, with progress in the title: `fit(on_step=LiveCurve(300))`.
 
     The last picture stays in the notebook.
 

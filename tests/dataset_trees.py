@@ -1,4 +1,4 @@
-"""Small data sets on disk, one builder for each layout, for the tests of kdlib.datasets."""
+"""Small data sets on disk, one builder for each layout, for the tests of kdlib.data."""
 
 from __future__ import annotations
 

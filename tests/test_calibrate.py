@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, asdict
 import numpy as np
 import pytest
 
-from kdlib.calibrate import Scale, Threshold, display_scale, needed, threshold
+from kdlib.scoring.calibration import Scale, Threshold, display_scale, needed, threshold
 
 
 @pytest.mark.parametrize(("n", "quantile", "rank"), [(19, 0.95, 19), (99, 0.95, 95), (100, 0.95, 96), (9, 0.5, 5)])

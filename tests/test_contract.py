@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kdlib as kd
 from kdlib.methods import METHODS, preset
-from kdlib.methods.base import Distiller
-from kdlib.types import Batch
+from kdlib.contract import Distiller
+from kdlib.contract import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM:UserWarning")
 

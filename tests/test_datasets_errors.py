@@ -8,7 +8,7 @@ from pathlib import Path
 import dataset_trees as trees
 import pytest
 
-from kdlib.datasets import DatasetError, ImageSet, Sample, categories, load
+from kdlib.data import DatasetError, ImageSet, Sample, categories, load
 
 
 def test_wrong_root(tmp_path: Path) -> None:

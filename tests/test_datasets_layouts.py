@@ -9,7 +9,7 @@ from pathlib import Path
 import dataset_trees as trees
 import pytest
 
-from kdlib.datasets import ImageSet, Splits, categories, load
+from kdlib.data import ImageSet, Splits, categories, load
 
 Builder = Callable[[Path], Path]
 

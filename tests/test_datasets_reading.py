@@ -10,7 +10,7 @@ import torch
 from dataset_trees import picture
 from PIL import Image, ImageFile
 
-from kdlib.datasets import DatasetError, ImageSet, Sample, open_image, open_mask, resize_image, resize_mask
+from kdlib.data import DatasetError, ImageSet, Sample, open_image, open_mask, resize_image, resize_mask
 
 ORIENTATION = 0x0112
 

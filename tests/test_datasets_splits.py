@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from kdlib import datasets
-from kdlib.datasets import DatasetError, ImageSet, data_folder, join, load
+from kdlib.data import DatasetError, ImageSet, data_folder, join, load
 
 
 def paths(images: ImageSet) -> list[Path]:
@@ -154,9 +154,9 @@ def test_rendered_sets_are_rendered_on_demand(name: str, tmp_path: Path, monkeyp
         asked.append((of, categories))
         return trees.mvtec(root, "capsule")
 
-    workshop = ModuleType("kdlib.datasets.workshop")
+    workshop = ModuleType("kdlib.course.rendered")
     workshop.render = render  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kdlib.datasets.workshop", workshop)
+    monkeypatch.setitem(sys.modules, "kdlib.course.rendered", workshop)
     monkeypatch.setattr(datasets, "workshop", workshop, raising=False)
     monkeypatch.setenv("KDLIB_DATA", str(tmp_path))
     splits = load(name, "capsule", size=8)

@@ -17,16 +17,16 @@ from safetensors.torch import save_file
 
 import kdlib as kd
 from kdlib import state
-from kdlib.inputs import as_input
+from kdlib.scoring.inputs import as_input
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> kd.datasets.Splits:
+def data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
     return tiny.data(tmp_path_factory.mktemp("data"), size=(32, 64))
 
 
 @pytest.fixture(scope="module")
-def detector(data: kd.datasets.Splits) -> kd.Detector:
+def detector(data: kd.data.Splits) -> kd.Detector:
     torch.manual_seed(0)
     model = tiny.build("stpm", backbone="resnet18", weights="random")
     tiny.fit(model, data.train)
@@ -58,7 +58,7 @@ def test_one_picture_has_one_score(detector: kd.Detector, tmp_path: Path) -> Non
         assert scored(detector, floats) == pytest.approx(expected, rel=1e-3)
 
 
-def test_floats_of_the_working_size_stay_as_they_are(data: kd.datasets.Splits) -> None:
+def test_floats_of_the_working_size_stay_as_they_are(data: kd.data.Splits) -> None:
     image = torch.rand(3, 32, 64)
     assert torch.equal(as_input(image, (32, 64)), image)
     assert torch.equal(as_input(image.permute(1, 2, 0).numpy(), (32, 64)), image)
@@ -118,7 +118,7 @@ def test_lists_of_anything(detector: kd.Detector, tmp_path: Path) -> None:
     assert verdict.anomalous.tolist() == (verdict.scores > detector.threshold.value).tolist()
 
 
-def test_score_agrees_with_evaluate(detector: kd.Detector, data: kd.datasets.Splits) -> None:
+def test_score_agrees_with_evaluate(detector: kd.Detector, data: kd.data.Splits) -> None:
     result = kd.evaluate(detector.model, data.test, device="cpu", precision="fp32", batch_size=3)
     verdict = kd.score(detector, [s.path for s in data.test.samples], device="cpu", precision="fp32")
     np.testing.assert_allclose(verdict.scores, result.scores, rtol=1e-4)
@@ -163,7 +163,7 @@ def test_what_is_no_image_is_refused(which: str, detector: kd.Detector, tmp_path
         scored(detector, make(tmp_path))
 
 
-def test_a_detector_needs_normal_images(detector: kd.Detector, data: kd.datasets.Splits) -> None:
+def test_a_detector_needs_normal_images(detector: kd.Detector, data: kd.data.Splits) -> None:
     with pytest.raises(ValueError, match="4 calibration images are anomalous"):
         kd.calibrate(detector.model, data.test)
     with pytest.raises(ValueError, match="no calibration images"):
@@ -185,7 +185,7 @@ def test_loading_gives_the_same_scores(detector: kd.Detector, saved: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["mean", "nearest"])
-def test_baselines_are_saved_too(name: str, data: kd.datasets.Splits, tmp_path: Path) -> None:
+def test_baselines_are_saved_too(name: str, data: kd.data.Splits, tmp_path: Path) -> None:
     model = kd.build(name, backbone="resnet18", weights="random")
     tiny.fit(model, data.train)
     detector = kd.calibrate(model, data.calib, device="cpu", precision="fp32")
@@ -246,12 +246,12 @@ def test_incomplete_cards(saved: Path) -> None:
 
 
 def test_other_teacher_weights_are_refused(saved: Path, tmp_path: Path) -> None:
-    other = kd.backbones.classifier("resnet18", "random").state_dict()
+    other = kd.teachers.classifier("resnet18", "random").state_dict()
     other["conv1.weight"] = other["conv1.weight"] + 0.001
     save_file(other, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"seed 1000003 \(random\), here the teacher has other\.safetensors"):
         kd.load(saved, weights=tmp_path / "other.safetensors")
-    save_file(kd.backbones.classifier("resnet18", "random").state_dict(), tmp_path / "same.safetensors")
+    save_file(kd.teachers.classifier("resnet18", "random").state_dict(), tmp_path / "same.safetensors")
     assert kd.load(saved, weights=tmp_path / "same.safetensors").model.teacher.weights.kind == "file"
 
 
@@ -263,7 +263,7 @@ def test_a_failing_save_keeps_the_former_files(
     def full(*arguments: object) -> None:
         raise OSError("no space left on device")
 
-    for where in ("kdlib.state.save_file", "kdlib.state.os.replace"):
+    for where in ("kdlib.training.state.save_file", "kdlib.training.state.os.replace"):
         monkeypatch.setattr(where, full)
         with pytest.raises(OSError, match="no space"):
             kd.save(detector, saved)

@@ -14,11 +14,11 @@ import torch
 import kdlib as kd
 from kdlib import maps
 from kdlib.layers.noise import with_noise
-from kdlib.loader import TrainingImages
+from kdlib.training.loader import TrainingImages
 from kdlib.methods import preset
 from kdlib.methods.dhkd import DHKD, DHKDConfig
 from kdlib.runtime import Runtime
-from kdlib.types import Batch, Phase
+from kdlib.contract import Batch, Phase
 
 
 def build(**overrides: Any) -> DHKD:

@@ -17,7 +17,7 @@ from kdlib.layers.frequency_mask import FrequencyMask, filtered, full_l1
 from kdlib.layers.subnet import SubNet
 from kdlib.methods import preset
 from kdlib.methods.dnpkd import DNPKD, CategoryPredictor, DNPKDConfig
-from kdlib.types import Batch
+from kdlib.contract import Batch
 
 REFERENCE = Path(__file__).parent / "reference" / "dnpkd.npz"
 PUBLISHED = {
@@ -113,7 +113,7 @@ def test_the_real_part_alone_keeps_half_the_features() -> None:
 
 def test_who_dominates_the_loss_at_the_start() -> None:
     with torch.device("meta"):
-        teacher = kd.backbones.teacher("wide_resnet50_2", weights="random")
+        teacher = kd.teachers.teacher("wide_resnet50_2", weights="random")
         shapes = [f.shape for f in teacher(torch.empty(1, 3, 256, 256))]
     assert [tuple(s[1:]) for s in shapes] == [(256, 64, 64), (512, 32, 32), (1024, 16, 16)]
     for batch_size, expected in ((8, 7.34), (16, 14.68)):

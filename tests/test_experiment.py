@@ -116,7 +116,7 @@ def test_killed_between_training_and_row(root: Path, tmp_path: Path, monkeypatch
     state = tmp_path / "models" / "stpm-bottle-seed0" / "state"
     trained = (state / "phase_0.safetensors").read_bytes()
     steps: list[Any] = []
-    monkeypatch.setattr("kdlib.train._Trainer._record", lambda *arguments: steps.append(arguments))
+    monkeypatch.setattr("kdlib.training.loop._Trainer._record", lambda *arguments: steps.append(arguments))
     rows = experiment.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path, lambda row: None)
     assert trained and not steps and not state.exists()
     assert len(rows) == 1 and rows[0]["steps"] == 2 and rows[0]["train_seconds"] > 0

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from kdlib import losses, maps
-from kdlib.types import Pairs
+from kdlib.contract import Pairs
 
 REFERENCE = Path(__file__).parent / "reference" / "features.npz"
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}

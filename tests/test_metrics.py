@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdlib.metrics import aupro, chance, image_metrics, pixel_metrics, pro_curve
+from kdlib.scoring.metrics import aupro, chance, image_metrics, pixel_metrics, pro_curve
 
 LABELS = np.array([0, 0, 0, 1, 1])
 

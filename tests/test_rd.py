@@ -12,7 +12,7 @@ from torch import nn
 from kdlib import losses
 from kdlib.methods import preset
 from kdlib.methods.rd import RD, RDConfig
-from kdlib.types import Batch
+from kdlib.contract import Batch
 
 
 def outline(**overrides: Any) -> RD:

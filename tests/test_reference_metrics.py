@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from kdlib.metrics import aupro, image_metrics, pixel_metrics
+from kdlib.scoring.metrics import aupro, image_metrics, pixel_metrics
 
 REFERENCE = Path(__file__).parent / "reference" / "metrics.npz"
 

@@ -15,7 +15,7 @@ from kdlib.methods.rd import RD
 from kdlib.methods.snl import SNL, SNLConfig
 from kdlib.methods.stpm import STPM
 from kdlib.runtime import Runtime
-from kdlib.types import Batch
+from kdlib.contract import Batch
 
 OFF = {"spatial": 0.0, "channel": 0.0, "intra": 0.0, "inter": 0.0, "compact": 0.0}
 

@@ -9,7 +9,7 @@ import torch
 from kdlib import losses
 from kdlib.methods import preset
 from kdlib.methods.stpm import STPM, STPMConfig
-from kdlib.types import Batch
+from kdlib.contract import Batch
 
 RESNET = {"backbone": "resnet18", "weights": "random"}
 

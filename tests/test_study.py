@@ -11,9 +11,9 @@ import pytest
 
 from kdlib import claims, study
 from kdlib.cli import app, expand
-from kdlib.state import write_csv
-from kdlib.studies import STUDIES
-from kdlib.study import Trial
+from kdlib.training.state import write_csv
+from kdlib.course.studies import STUDIES
+from kdlib.trials.study import Trial
 
 SHORT: dict[str, Any] = {"batch_size": 4, "weights": "random"}
 TRIALS = (

@@ -19,9 +19,9 @@ import two_phases
 
 import kdlib as kd
 from kdlib import cache, loader
-from kdlib.methods.base import Distiller
+from kdlib.contract import Distiller
 from kdlib.runtime import Runtime
-from kdlib.state import recorded
+from kdlib.training.state import recorded
 
 Make = Callable[[], Distiller]
 MAKERS: dict[str, Make] = {
@@ -45,12 +45,12 @@ def killer(at: int) -> Callable[[kd.History], None]:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> kd.datasets.ImageSet:
+def images(tmp_path: Path) -> kd.data.ImageSet:
     return tiny.normal(tmp_path / "images", 7)
 
 
 @pytest.mark.parametrize("which", MAKERS)
-def test_killed_runs_end_like_whole_ones(which: str, images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_killed_runs_end_like_whole_ones(which: str, images: kd.data.ImageSet, tmp_path: Path) -> None:
     make = MAKERS[which]
     whole = make()
     expected = tiny.fit(whole, images, seed=3)
@@ -69,7 +69,7 @@ def test_killed_runs_end_like_whole_ones(which: str, images: kd.datasets.ImageSe
 
 
 @pytest.mark.parametrize("at", [1, 6, 7, 12])
-def test_kills_at_the_ends_of_phases(at: int, images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_kills_at_the_ends_of_phases(at: int, images: kd.data.ImageSet, tmp_path: Path) -> None:
     whole, killed, again = two_phases.build(), two_phases.build(), two_phases.build()
     tiny.fit(whole, images)
     with pytest.raises(KilledError):
@@ -78,7 +78,7 @@ def test_kills_at_the_ends_of_phases(at: int, images: kd.datasets.ImageSet, tmp_
     assert tiny.equal(again, whole) and float(whole.mean) > 0
 
 
-def test_a_run_killed_before_its_first_save_starts_anew(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_save_starts_anew(images: kd.data.ImageSet, tmp_path: Path) -> None:
     whole, killed = (tiny.build("stpm") for _ in range(2))
     tiny.fit(whole, images)
     with pytest.raises(KilledError):
@@ -88,7 +88,7 @@ def test_a_run_killed_before_its_first_save_starts_anew(images: kd.datasets.Imag
     assert tiny.equal(again, whole)
 
 
-def test_a_complete_run_is_not_trained_again(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_a_complete_run_is_not_trained_again(images: kd.data.ImageSet, tmp_path: Path) -> None:
     first, second = two_phases.build(), two_phases.build()
     history = tiny.fit(first, images, state=tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
@@ -110,7 +110,7 @@ tiny.fit(model, images, state=Path(sys.argv[2]), save_every=0, on_step=lambda h:
 """
 
 
-def test_sigkill(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_sigkill(images: kd.data.ImageSet, tmp_path: Path) -> None:
     whole, again = two_phases.build(steps=40), two_phases.build(steps=40)
     expected = tiny.fit(whole, images)
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(kd.__file__).parents[1])])
@@ -130,7 +130,7 @@ def test_sigkill(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
     assert tiny.equal(again, whole) and len(expected.rows) == 80
 
 
-def test_the_state_of_another_run_is_refused(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_the_state_of_another_run_is_refused(images: kd.data.ImageSet, tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         tiny.fit(tiny.build("stpm"), images, state=tmp_path / "a", save_every=0, on_step=killer(3))
     for other, options, word in (
@@ -150,7 +150,7 @@ def test_the_state_of_another_run_is_refused(images: kd.datasets.ImageSet, tmp_p
         tiny.fit(tiny.build("stpm"), images, seed=1, state=tmp_path / "b")
 
 
-def test_a_damaged_state_is_named(images: kd.datasets.ImageSet, tmp_path: Path) -> None:
+def test_a_damaged_state_is_named(images: kd.data.ImageSet, tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         tiny.fit(tiny.build("stpm"), images, state=tmp_path / "state", save_every=0, on_step=killer(3))
     path = tmp_path / "state" / "running.safetensors"
@@ -163,7 +163,7 @@ def test_a_damaged_state_is_named(images: kd.datasets.ImageSet, tmp_path: Path) 
 
 
 def test_a_run_that_is_taken_up_keeps_its_precision(
-    images: kd.datasets.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: kd.data.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KilledError):
         tiny.fit(
@@ -176,7 +176,7 @@ def test_a_run_that_is_taken_up_keeps_its_precision(
 
 
 def test_cached_features_change_nothing(
-    images: kd.datasets.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: kd.data.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("stpm", "rd"):
         runs = {use: tiny.fit(tiny.build(name), images, cache=use).losses() for use in (True, False)}
@@ -188,12 +188,12 @@ def test_cached_features_change_nothing(
     assert not list(tmp_path.glob("kdlib-teacher-*"))
 
 
-def feature_cache(images: kd.datasets.ImageSet, how: Runtime) -> cache.TeacherCache | None:
-    teacher = kd.backbones.teacher("resnet18", weights="random")
+def feature_cache(images: kd.data.ImageSet, how: Runtime) -> cache.TeacherCache | None:
+    teacher = kd.teachers.teacher("resnet18", weights="random")
     return loader.TrainingImages(teacher, images, 4, how).cache
 
 
-def test_features_past_the_limit_are_mapped(images: kd.datasets.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_past_the_limit_are_mapped(images: kd.data.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Runtime(device=torch.device("cpu"))
     memory = feature_cache(images, how)
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
@@ -201,7 +201,7 @@ def test_features_past_the_limit_are_mapped(images: kd.datasets.ImageSet, monkey
     assert memory and disk and disk.on_disk and not memory.on_disk
     assert memory.bytes == disk.bytes == 7 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
     order = torch.tensor([5, 0, 6])
-    direct = kd.backbones.teacher("resnet18", weights="random")(torch.stack([images[int(i)]["image"] for i in order]))
+    direct = kd.teachers.teacher("resnet18", weights="random")(torch.stack([images[int(i)]["image"] for i in order]))
     for a, b, c in zip(memory[order], disk[order], direct, strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
@@ -217,18 +217,18 @@ def test_only_normal_images_train(tmp_path: Path) -> None:
         tiny.fit(tiny.build(), data.train.subset([]))
 
 
-def test_a_diverging_loss_stops_the_run(images: kd.datasets.ImageSet) -> None:
+def test_a_diverging_loss_stops_the_run(images: kd.data.ImageSet) -> None:
     with pytest.raises(ValueError, match=r"loss became (nan|inf) at step \d+ of phase 'rd'; lower the learning rate"):
         tiny.fit(tiny.build("rd", lr=1e30, steps=30), images)
 
 
-def test_one_image_and_large_batches(images: kd.datasets.ImageSet) -> None:
+def test_one_image_and_large_batches(images: kd.data.ImageSet) -> None:
     history = tiny.fit(tiny.build("stpm", batch_size=64), images.subset([0]))
     assert len(history.rows) == 4 and history.images == 4
     assert tiny.build("stpm/mvtec", steps=None, batch_size=2, weights="random").steps(7) == 200 * 4
 
 
-def test_workers_read_the_same_images(images: kd.datasets.ImageSet) -> None:
+def test_workers_read_the_same_images(images: kd.data.ImageSet) -> None:
     assert tiny.fit(tiny.build(), images, workers=1).rows == tiny.fit(tiny.build(), images).rows
 
 
@@ -240,7 +240,7 @@ def test_every_image_is_seen_equally_often() -> None:
     assert loader.shuffled(7, 3, 5, seed=1) == drawn[15:18] != loader.shuffled(7, 3, 5, seed=2)
 
 
-def test_processes_share_each_batch(images: kd.datasets.ImageSet) -> None:
+def test_processes_share_each_batch(images: kd.data.ImageSet) -> None:
     cpu = Runtime(device=torch.device("cpu"))
     source = loader.TrainingImages(torch.nn.Identity(), images, 4, cpu, cache=False)
     shares = [[len(batch.image) for batch in source.training(5, range(3), 0, process=p, processes=2)] for p in range(2)]
@@ -249,7 +249,7 @@ def test_processes_share_each_batch(images: kd.datasets.ImageSet) -> None:
         list(source.training(1, range(3), 0, process=0, processes=2))
 
 
-def test_history_speaks_of_speed(images: kd.datasets.ImageSet) -> None:
+def test_history_speaks_of_speed(images: kd.data.ImageSet) -> None:
     history = tiny.fit(tiny.build("rd"), images)
     assert history.images == 16 and history.runtime == "cpu, fp32"
     assert history.images_per_second == pytest.approx(16 / history.seconds)

@@ -10,9 +10,9 @@ from PIL import Image
 from scipy import ndimage
 
 from kdlib import datasets
-from kdlib.datasets import workshop
-from kdlib.datasets.workshop import PAPERS, PRODUCTS, Counts, picture, render
-from kdlib.datasets.workshop.scene import VISIBLE, Shot, changed
+from kdlib.course import rendered as workshop
+from kdlib.course.rendered import PAPERS, PRODUCTS, Counts, picture, render
+from kdlib.course.rendered.scene import VISIBLE, Shot, changed
 
 FEW = Counts(train=2, test=1, per_defect=1)
 

@@ -9,8 +9,8 @@ import dataset_trees as trees
 import torch
 
 import kdlib as kd
-from kdlib.datasets import ImageSet, Splits, load
-from kdlib.methods.base import Distiller
+from kdlib.data import ImageSet, Splits, load
+from kdlib.contract import Distiller
 
 SIZE = 64
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdlib import losses
-from kdlib.methods.base import Distiller, DistillerConfig, Loader
-from kdlib.types import Batch, Losses, Pairs, Phase
+from kdlib.contract import Distiller, DistillerConfig, Loader
+from kdlib.contract import Batch, Losses, Pairs, Phase
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,14 @@ from kdlib.layers.residual import Kind, initialise, stage
 class OneClassBottleneck(nn.Module):
     """MFF brings all levels to the coarsest size and concatenates them; OCE halves the size once more.
 
-    Features (c1, c2, c3) at strides 4, 8, 16 become ``2 * c3`` channels (or ``width``) at stride 32.
+    Features (c1, c2, c3) at strides 4, 8, 16 become `2 * c3` channels (or `width`) at stride 32.
     Source: RD, section 3.2; layer widths from RD4AD's code, generalised to any (c1, c2, c3).
 
     Args:
         channels: Channels of the levels, fine to coarse, each half the size of the one before.
         kind: Residual block.
         blocks: Residual blocks in OCE.
-        wide: See :func:`kdlib.layers.residual.stage`.
+        wide: See `kdlib.layers.residual.stage`.
         width: Channels of the embedding; default twice the coarsest level's.
         multi_scale: Fuse all levels (MFF); otherwise only the coarsest enters.
 

@@ -20,7 +20,7 @@ class PyramidDecoder(nn.Module):
         channels: Channels to restore, fine to coarse.
         kind: Residual block.
         blocks: Blocks per stage, coarse to fine.
-        wide: See :func:`kdlib.layers.residual.stage`.
+        wide: See `kdlib.layers.residual.stage`.
         signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
     """
 

@@ -21,10 +21,10 @@ class ConvFlow(nn.Module):
     """Blocks of a fixed random permutation of the channels and a conditional affine coupling, in float32.
 
     One half of the channels, with an encoding of the position, says how the other half is scaled and shifted;
-    ``double`` couplings then do the same the other way round. A fresh flow only permutes. Source: AST (Rudolph et al.,
+    `double` couplings then do the same the other way round. A fresh flow only permutes. Source: AST (Rudolph et al.,
     WACV 2023), whose code has four double blocks; the couplings are FrEIA's. Other published flows are settings of
-    eight blocks: ``kernels=(3, 1) * 4, coupling="single", clamp=2, position=0`` is like FastFlow,
-    ``kernels=(1,) * 8, position=128`` like CFlow.
+    eight blocks: `kernels=(3, 1) * 4, coupling="single", clamp=2, position=0` is like FastFlow,
+    `kernels=(1,) * 8, position=128` like CFlow.
 
     Args:
         channels: Channels of the features, at least 2.
@@ -32,7 +32,7 @@ class ConvFlow(nn.Module):
         hidden: Channels inside the subnets.
         clamp: A channel's log-scale stays within this bound in every coupling.
         position: Channels of the position's encoding, a multiple of 4; 0 leaves it out.
-        coupling: ``double`` changes all channels in a block, ``single`` half of them.
+        coupling: `double` changes all channels in a block, `single` half of them.
 
     Raises:
         ValueError: If there is no block, or a number cannot be.
@@ -87,7 +87,7 @@ class ConvFlow(nn.Module):
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
-    """Negative log-likelihood per channel [B, h, w], without its constant: ``(||z||^2 / 2 - log|det J|) / C``.
+    """Negative log-likelihood per channel [B, h, w], without its constant: `(||z||^2 / 2 - log|det J|) / C`.
 
     Args:
         z: Latents [B, C, h, w], standard normal for normal images.
@@ -103,7 +103,7 @@ def positions(like: Tensor, channels: int) -> Tensor:
         [B, channels, h, w], wavelengths 2 pi to 20,000 pi positions. Source: Vaswani et al. 2017, in two dimensions.
 
     Raises:
-        ValueError: If ``channels`` is no multiple of 4.
+        ValueError: If `channels` is no multiple of 4.
     """
     if channels % 4:
         raise ValueError(f"the position's encoding has {channels} channels; expected a multiple of 4")
@@ -134,7 +134,7 @@ class _Subnet(nn.Module):
 
 
 def _bounded(s: Tensor, clamp: float) -> Tensor:
-    """Log-scale in -1..1, which FrEIA multiplies by ``clamp``; about 0.64 s / clamp near zero."""
+    """Log-scale in -1..1, which FrEIA multiplies by `clamp`; about 0.64 s / clamp near zero."""
     return 0.636 * torch.atan(s / clamp)
 
 

@@ -11,20 +11,20 @@ Spectrum = Literal["complex", "real_only"]
 
 
 class FrequencyMask(nn.Module):
-    """Gains ``sigmoid(logits)`` in 0..1 on the spectrum of features [B, C, h, w]; a fresh mask halves everything.
+    """Gains `sigmoid(logits)` in 0..1 on the spectrum of features [B, C, h, w]; a fresh mask halves everything.
 
     The published code keeps a gain for each of the h x w frequencies. The features are real, so their spectrum is
-    Hermitian, and only the mean gain of two opposite frequencies has an effect: half a spectrum of gains (``rfft2``)
+    Hermitian, and only the mean gain of two opposite frequencies has an effect: half a spectrum of gains (`rfft2`)
     filters identically and learns identically, because opposite gains get equal gradients.
 
-    Before :meth:`resize` there is one category with one gain per channel. Features of another size than the mask's get
+    Before `resize` there is one category with one gain per channel. Features of another size than the mask's get
     at each frequency, in cycles per position, the gain of the nearest frequency that the mask has.
 
     Args:
         channels: Channels of the features.
 
     Attributes:
-        logits: [categories, C, h, w // 2 + 1], frequencies in the order of ``torch.fft.rfft2``.
+        logits: [categories, C, h, w // 2 + 1], frequencies in the order of `torch.fft.rfft2`.
     """
 
     def __init__(self, channels: int) -> None:
@@ -54,13 +54,13 @@ class FrequencyMask(nn.Module):
 def filtered(x: Tensor, gains: Tensor, spectrum: Spectrum = "complex") -> Tensor:
     """Features [B, C, h, w] with gains [B, C, h, w // 2 + 1] applied to their spectrum.
 
-    The transform runs in float32; type and memory layout of the result are those of ``x``.
+    The transform runs in float32; type and memory layout of the result are those of `x`.
 
     Args:
         x: Features.
         gains: One per channel and frequency.
-        spectrum: ``complex`` filters. ``real_only`` drops the spectrum's imaginary part as well, as the published code
-            does: what is filtered then is the mean of the features and their reflection ``x[-i mod h, -j mod w]``.
+        spectrum: `complex` filters. `real_only` drops the spectrum's imaginary part as well, as the published code
+            does: What is filtered then is the mean of the features and their reflection `x[-i mod h, -j mod w]`.
     """
     found = torch.fft.rfft2(x.float())
     kept = torch.fft.irfft2((found if spectrum == "complex" else found.real) * gains, s=x.shape[-2:])
@@ -70,9 +70,9 @@ def filtered(x: Tensor, gains: Tensor, spectrum: Spectrum = "complex") -> Tensor
 
 
 def full_l1(gains: Tensor, width: int) -> Tensor:
-    """Sum of the gains of each image [B] over channels and the full spectrum, of which ``gains`` are a half.
+    """Sum of the gains of each image [B] over channels and the full spectrum, of which `gains` are a half.
 
-    Every column stands for itself and its opposite, but for frequency 0 and, where ``width`` is even, the highest.
+    Every column stands for itself and its opposite, but for frequency 0 and, where `width` is even, the highest.
     """
     columns = gains.sum((1, 2))
     own = columns[:, 0] + columns[:, -1] if width % 2 == 0 else columns[:, 0]

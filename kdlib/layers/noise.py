@@ -11,7 +11,7 @@ from torch import Tensor
 def with_noise(features: Sequence[Tensor], strength: float) -> list[Tensor]:
     """Standardised features [B, C, h, w] per level with Gaussian noise, drawn from torch's global generator.
 
-    Every image has its own standard deviation in 0..``strength`` and, every second time, its own rectangle outside of
+    Every image has its own standard deviation in 0..`strength` and, every second time, its own rectangle outside of
     which it stays clean; levels share both.
     """
     count, device = len(features[0]), features[0].device

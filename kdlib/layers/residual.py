@@ -16,7 +16,7 @@ def stage(
     """A row of residual blocks whose first halves ("down") or doubles ("up") height and width.
 
     Args:
-        kind: ``basic`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1).
+        kind: `basic` (two 3x3 convolutions) or `bottleneck` (1x1, 3x3, 1x1).
         c_in: Channels in.
         c_out: Channels out; a multiple of 4 for bottlenecks.
         blocks: Number of blocks.

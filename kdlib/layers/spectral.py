@@ -15,12 +15,12 @@ Frequency = Literal["convolve", "gate", "none"]
 
 
 class DualDomain(nn.Module):
-    """``y = x + S(x) + R(x)`` with S two 3x3 convolutions and R a filter that sees the whole image at once.
+    """`y = x + S(x) + R(x)` with S two 3x3 convolutions and R a filter that sees the whole image at once.
 
     Args:
         channels: Channels in and out.
-        frequency: R: ``convolve`` mixes the spectrum's channels by two 1x1 convolutions, ``gate`` weakens frequencies
-            by how strong they are, ``none`` leaves R out.
+        frequency: R: `convolve` mixes the spectrum's channels by two 1x1 convolutions, `gate` weakens frequencies
+            by how strong they are, `none` leaves R out.
     """
 
     def __init__(self, channels: int, frequency: Frequency = "convolve") -> None:
@@ -56,7 +56,7 @@ class _Spectral(nn.Module):
 
 
 class SpectralConv(_Spectral):
-    """1x1 convolutions on real and imaginary parts: ``W2 ReLU(BN(W1 [Re X; Im X]))``."""
+    """1x1 convolutions on real and imaginary parts: `W2 ReLU(BN(W1 [Re X; Im X]))`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SpectralConv(_Spectral):
 
 
 class SpectralGate(_Spectral):
-    """Every frequency times a factor in 0..1 that depends on all channels' strengths: ``sigmoid(W |X|) X``."""
+    """Every frequency times a factor in 0..1 that depends on all channels' strengths: `sigmoid(W |X|) X`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

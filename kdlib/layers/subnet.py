@@ -13,10 +13,10 @@ _CLOSED = 1e-6
 
 
 class SubNet(nn.Module):
-    """Halves features [B, C, h, w] ``poolings`` times, passes them through a gate and doubles them as often.
+    """Halves features [B, C, h, w] `poolings` times, passes them through a gate and doubles them as often.
 
     Widths are C -> C/2 -> C -> 2C ...; the way up sees the outputs of the way down. The innermost stage, scaled by
-    ``gamma``, is closed at first and opens in training. Sizes need not be even: halves are rounded up, and what
+    `gamma`, is closed at first and opens in training. Sizes need not be even: halves are rounded up, and what
     doubling makes too large is cut off.
     Source: DNP-KD's code, which has two poolings and even sizes; the rest is our extension.
 

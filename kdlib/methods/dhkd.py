@@ -5,8 +5,8 @@
                                                  +--> + noise --> denoiser per level --> z_S --+
                                                (training)    (spatial + frequency)
 
-Loss: first the flow's, ``L = sum_l mean_{b,p} (||z||^2 / 2 - log|det J|) / C``; then, with the flow frozen, the
-    student's, ``L = sum_l mean (z_T - z_S)^2 + affinity * mean (A_T - A_S)^2``, A = cosines between positions.
+Loss: first the flow's, `L = sum_l mean_{b,p} (||z||^2 / 2 - log|det J|) / C`; then, with the flow frozen, the
+    student's, `L = sum_l mean (z_T - z_S)^2 + affinity * mean (A_T - A_S)^2`, A = cosines between positions.
 
 Paper: Unsupervised Image Anomaly Detection with Denoised Heterogeneous Networks via Knowledge Distillation (DHKD).
 Differs from the paper: its text was not found and its repository holds no code, so that nearly all of this is a
@@ -19,15 +19,15 @@ Differs from the paper: its text was not found and its repository holds no code,
     maps standardised on training images, since levels differ in scale.
 Differs from the official code: none is published. Against AST's: three levels instead of one, no foreground mask, no
     clamp of outputs to 1e6, which bounded scales make needless.
-The ``quick`` preset differs further: EfficientNet-Lite0, its features averaged over 3 x 3 positions
-    (``neighbourhood``); smaller kernels and hundreds of steps, as a flow soon learns a few dozen images by
+The `quick` preset differs further: EfficientNet-Lite0, its features averaged over 3 x 3 positions
+    (`neighbourhood`); smaller kernels and hundreds of steps, as a flow soon learns a few dozen images by
     heart.
 Taught in: notebooks/05_dhkd.ipynb, "Build it".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,13 +35,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import backbones, losses, maps
+from kdlib import losses, teachers
+from kdlib.config import DistillerConfig
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet, parameters_of
 from kdlib.layers.flow import ConvFlow, Coupling, negative_log_likelihood, positions
 from kdlib.layers.noise import with_noise
 from kdlib.layers.spectral import DualDomain, Frequency
 from kdlib.layers.standardise import Standardise
-from kdlib.methods.base import Distiller, DistillerConfig, Loader
-from kdlib.types import Batch, Losses, Pairs, Phase
 
 _KINDS = ("distance", "likelihood")
 
@@ -53,20 +53,20 @@ class DHKDConfig(DistillerConfig):
     Attributes:
         lr: Adam learning rate of both phases, constant.
         weight_decay: Adam's weight decay.
-        clip: Largest norm of the gradient; ``None`` leaves it alone.
+        clip: Largest norm of the gradient; `None` leaves it alone.
         teacher_steps: Steps of the flow's phase as a multiple of the student's.
         kernels: Kernels of the flow's subnets, one coupling block each.
         hidden: Channels of the flow's subnets.
         clamp: Bound of a log-scale in one coupling.
         position: Channels of the position's encoding, for flow and student, a multiple of 4; 0 leaves it out.
-        coupling: ``double`` (AST) or ``single`` (FastFlow).
-        student: ``feedforward``, or a second ``flow``, the symmetric variant.
+        coupling: `double` (AST) or `single` (FastFlow).
+        student: `feedforward`, or a second `flow`, the symmetric variant.
         width: Largest number of channels of the student; no level has more than its features.
         blocks: Dual-domain modules of the student at each level.
-        frequency: Their frequency branch: ``convolve``, ``gate`` or ``none``.
+        frequency: Their frequency branch: `convolve`, `gate` or `none`.
         noise: Noise added in training, up to this many standard deviations of a feature.
         affinity: Weight of the affinity loss.
-        score: Map of teacher-student ``distance``, of the teacher's own ``likelihood``, or the sum of ``both``.
+        score: Map of teacher-student `distance`, of the teacher's own `likelihood`, or the sum of `both`.
         pool_first: Average the first level over 2 x 2 positions, at a quarter of its price.
     """
 
@@ -133,7 +133,7 @@ class FlowStudent(ConvFlow):
 
 
 class DHKD(Distiller):
-    """Denoising heterogeneous distillation. ``teacher`` is the backbone; the flows on top of it do the teaching."""
+    """Denoising heterogeneous distillation. `teacher` is the backbone; the flows on top of it do the teaching."""
 
     name = "dhkd"
     config: DHKDConfig
@@ -181,37 +181,36 @@ class DHKD(Distiller):
         latents = [flow(f) for flow, f in zip(self.flows, features, strict=True)]
         return losses.over_levels(latents, lambda z, log_det: negative_log_likelihood(z, log_det).mean())
 
-    def phases(self, loader: Loader) -> Iterator[Phase]:
-        self.features_scale.fit(self._levels(b.image, b.teacher) for b in loader)
-        student = replace(next(super().phases(loader)), name="student", clip=self.config.clip)
+    def phases(self, images: TrainingSet) -> Iterator[Phase]:
+        self.features_scale.fit(self._levels(b.image, b.teacher) for b in images)
+        student = replace(next(super().phases(images)), name="student", clip=self.config.clip)
         yield replace(
             student,
             name="flow teacher",
-            parameters=_trainable(self.flows),
+            parameters=parameters_of(self.flows),
             loss=self.likelihood_loss,
             steps=max(1, round(self.config.teacher_steps * student.steps)),
         )
         yield student
         self.eval()
         with torch.no_grad():
-            self.maps_scale.fit(self._raw_maps(b.image, b.teacher) for b in loader)
+            self.maps_scale.fit(self._raw_maps(b.image, b.teacher) for b in images.held_out)
 
     def score_maps(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> dict[str, list[Tensor]]:
-        """Maps [B, 1, h, w] per level of ``distance`` and ``likelihood``, standardised on the training images."""
+        """Maps [B, 1, h, w] per level of `distance` and `likelihood`, standardised on the training images."""
         scaled = iter(self.maps_scale(self._raw_maps(x, teacher)))
         return {kind: [next(scaled) for _ in self.flows] for kind in _KINDS}
 
-    def anomaly_map(self, x: Tensor) -> Tensor:
-        c = self.config
-        chosen = [m[:, 0] for kind, level in self.score_maps(x).items() if c.score in (kind, "both") for m in level]
-        how: dict[str, Any] = {"how": c.fusion, "blur": c.blur, "align_corners": c.align_corners}
-        return maps.fuse([(m, m) for m in chosen], x.shape[-2:], distance=lambda m, _: m, **how)
+    def level_maps(self, x: Tensor) -> list[Tensor]:
+        kinds = self.score_maps(x)
+        chosen = kinds if self.config.score == "both" else [self.config.score]
+        return [level for kind in chosen for level in kinds[kind]]
 
-    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
 
     def student_parameters(self) -> list[nn.Parameter]:
-        return _trainable(self.students)
+        return parameters_of(self.students)
 
     def _levels(self, x: Tensor, teacher: Sequence[Tensor] | None) -> list[Tensor]:
         first, *others = self.teach(x, teacher)
@@ -226,14 +225,9 @@ class DHKD(Distiller):
         return distances + [negative_log_likelihood(*latent)[:, None] for latent in latents]
 
 
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that can take a gradient; FrEIA keeps permutations as parameters of whole numbers."""
-    return [p for p in module.parameters() if p.is_floating_point()]
-
-
 PRESETS = {
     "mvtec": DHKDConfig(),
     "quick": DHKDConfig(
-        backbone=backbones.DEFAULT, neighbourhood=3, steps=100, lr=3e-3, kernels=(1, 1, 1, 1), pool_first=True
+        backbone=teachers.DEFAULT, neighbourhood=3, steps=100, lr=3e-3, kernels=(1, 1, 1, 1), pool_first=True
     ),
 }

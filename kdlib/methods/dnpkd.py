@@ -5,21 +5,21 @@
                                            +--> predictor --> which category's masks
     map: 1 - cos per level of t and s, as in RD
 
-Loss: ``L = sum_l mean_b [1 - cos(vec t_l, vec s_l)] + 1e-6 sum_{l,b} |m_l[k_b]|_1 + CE(predictor(t3), category)
-    + 1e-5 sum_l MSE(SubNet_l(t_l), SubNet_l(FaFC(t_l)))``, with gains ``m = sigmoid(logits)`` and the predicted
-    category ``k_b``; choosing has no gradient, so the predictor learns from CE alone.
+Loss: `L = sum_l mean_b [1 - cos(vec t_l, vec s_l)] + 1e-6 sum_{l,b} |m_l[k_b]|_1 + CE(predictor(t3), category)
+    + 1e-5 sum_l MSE(SubNet_l(t_l), SubNet_l(FaFC(t_l)))`, with gains `m = sigmoid(logits)` and the predicted
+    category `k_b`; choosing has no gradient, so the predictor learns from CE alone.
 
 Method: Dedicated Normal Pattern Knowledge Distillation (DNP-KD); code: github.com/AutomanXXX/DNP-KD.
 RECONSTRUCTED from that code, its framework figure and abstract: the paper's text and tables could not be had.
-Differs from the paper: not known beyond the figure, which the default ``spectrum="complex"`` follows.
-Differs from the official code: the spectrum keeps its imaginary part (``real_only`` drops it, as the code does by a
+Differs from the paper: not known beyond the figure, which the default `spectrum="complex"` follows.
+Differs from the official code: the spectrum keeps its imaginary part (`real_only` drops it, as the code does by a
     cast); masks on half the spectrum, which filter and learn alike; no biases where a norm cancels them; the sum over a
-    batch is written as ``batch_size`` times the mean; no gradient through the teacher; a blur that scales.
+    batch is written as `batch_size` times the mean; no gradient through the teacher; a blur that scales.
 RECONSTRUCTED for any teacher and size: SubNet's widths follow each level's channels; masks are made for the categories
     and sizes of the training images and stretched over frequency for others; the predictor sees the mean of t3, because
-    all of it (``flat``, the code's way) costs 1,024 x 16 x 16 weights per category.
-Not the paper's: ``channel_weight`` (SNL's loss), ``selection`` other than ``predicted``, ``poolings`` other than 2.
-The ``quick`` preset: EfficientNet-Lite0 teaches, batches of 16, 1,200 steps, and ``ssl_weight=0``, because that term,
+    all of it (`flat`, the code's way) costs 1,024 x 16 x 16 weights per category.
+Not the paper's: `channel_weight` (SNL's loss), `selection` other than `predicted`, `poolings` other than 2.
+The `quick` preset: EfficientNet-Lite0 teaches, batches of 16, 1,200 steps, and `ssl_weight=0`, because that term,
     1e-5 of a mean square, takes a second pass through SubNet, half as much time again as a step of RD.
 Taught in: notebooks/04_dnpkd.ipynb, "Build it".
 """
@@ -34,12 +34,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import backbones, losses
+from kdlib import losses, teachers
+from kdlib.config import ablation
+from kdlib.contract import Batch, Losses, Phase, TrainingSet
 from kdlib.layers.frequency_mask import FrequencyMask, Spectrum, filtered, full_l1
 from kdlib.layers.subnet import SubNet
-from kdlib.methods.base import Loader
 from kdlib.methods.rd import RD, RDConfig
-from kdlib.types import Batch, Losses, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,16 @@ class DNPKDConfig(RDConfig):
     Attributes:
         fafc: Compress frequencies before SubNet; without it there are no masks and no predictor.
         subnet: Compress by SubNet before RD's bottleneck.
-        spectrum: ``complex`` (figure) or ``real_only`` (code: the imaginary part is lost).
+        spectrum: `complex` (figure) or `real_only` (code: the imaginary part is lost).
         poolings: How often SubNet halves height and width.
-        predictor: Sees the mean of the coarsest level, ``pooled``, or all of it, ``flat``.
-        selection: Category of the masks: ``predicted``; ``oracle``, the true one, see :class:`DNPKD`; ``random``, anew
+        predictor: Sees the mean of the coarsest level, `pooled`, or all of it, `flat`.
+        selection: Category of the masks: `predicted`; `oracle`, the true one, see `DNPKD`; `random`, anew
             for every image and call, in scoring too.
         cosine_weight: Weight of RD's loss.
         sparsity_weight: Weight of the masks' L1 norm over the full spectrum, summed over levels and a batch.
         category_weight: Weight of the predictor's cross-entropy.
         ssl_weight: Weight of the squared difference that the masks make after SubNet; 0 saves a second pass through it.
-        channel_weight: Weight of the divergence :func:`kdlib.losses.channel_kl`, summed over levels; SNL's loss.
+        channel_weight: Weight of the divergence `kdlib.losses.channel_kl`, summed over levels; SNL's loss.
     """
 
     epochs: int = 50
@@ -66,9 +66,9 @@ class DNPKDConfig(RDConfig):
     fafc: bool = True
     subnet: bool = True
     spectrum: Spectrum = "complex"
-    poolings: Literal[1, 2, 3] = 2
-    predictor: Literal["pooled", "flat"] = "pooled"
-    selection: Literal["predicted", "oracle", "random"] = "predicted"
+    poolings: Literal[1, 2, 3] = ablation(2)
+    predictor: Literal["pooled", "flat"] = ablation("pooled")
+    selection: Literal["predicted", "oracle", "random"] = ablation("predicted")
     cosine_weight: float = 1.0
     sparsity_weight: float = 1e-6
     category_weight: float = 1.0
@@ -112,8 +112,8 @@ class DNPKD(RD):
     """Reverse distillation of dedicated normal patterns. Images must be multiples of 32 pixels.
 
     Attributes:
-        told: Category that all images to score show, for ``selection="oracle"``. In training each image tells its own;
-            scoring predicts it like everyone else, unless ``model.told = 2`` says so before images of category 2.
+        told: Category that all images to score show, for `selection="oracle"`. In training each image tells its own;
+            scoring predicts it like everyone else, unless `model.told = 2` says so before images of category 2.
     """
 
     name = "dnpkd"
@@ -128,14 +128,14 @@ class DNPKD(RD):
         self.predictor = CategoryPredictor(channels[-1]) if config.fafc else None
         self.subnets = nn.ModuleList(SubNet(c, config.poolings) for c in channels) if config.subnet else None
 
-    def phases(self, loader: Loader) -> Iterator[Phase]:
-        first = next(iter(loader))
+    def phases(self, images: TrainingSet) -> Iterator[Phase]:
+        first = next(iter(images))
         sizes = [(f.shape[-2], f.shape[-1]) for f in self.teach(first.image, first.teacher)]
-        self.make_room(len(loader.categories), sizes)
-        yield from super().phases(loader)
+        self.make_room(len(images.categories), sizes)
+        yield from super().phases(images)
 
     def make_room(self, categories: int, sizes: Sequence[tuple[int, int]]) -> None:
-        """Makes masks and predictor for these categories and feature sizes (h, w) per level; ``fit`` calls it."""
+        """Makes masks and predictor for these categories and feature sizes (h, w) per level; `fit` calls it."""
         if self.masks is None or self.predictor is None:
             return
         for mask, size in zip(self.masks, sizes, strict=True):
@@ -149,17 +149,16 @@ class DNPKD(RD):
                 p.data = p.new_empty(state_dict[name].shape)
         return super().load_state_dict(state_dict, strict, assign)
 
-    def restore(self, t: Sequence[Tensor]) -> list[Tensor]:
+    def restore(self, x: Tensor, t: Sequence[Tensor]) -> tuple[list[Tensor], Losses]:
         kept = list(t)
         if self.predictor is not None:
             told = None if self.told is None else torch.full((len(t[0]),), self.told, device=t[0].device)
             kept = self._filter(t, self._gains(t, self._choose(self.predictor(t[-1]), told)))
-        return super().restore(self._squeeze(kept))
+        return super().restore(x, self._squeeze(kept))
 
     def loss(self, batch: Batch) -> Losses:
-        """The terms with their weights; they add up to ``total``."""
+        """The terms with their weights; they add up to `total`."""
         c = self.config
-        self._check_size(batch.image)
         t = self.teach(batch.image, batch.teacher)
         terms: Losses = {}
         kept = list(t)
@@ -178,11 +177,12 @@ class DNPKD(RD):
             terms["ssl"] = c.ssl_weight * torch.stack(differences).sum()
         else:
             kept = self._squeeze(kept)
-        pairs = list(zip(t, super().restore(kept), strict=True))
-        distance = losses.global_cosine if c.loss == "global" else losses.per_position_cosine
-        terms["cosine"] = c.cosine_weight * losses.over_levels(pairs, distance)["total"]
+        s, own = super().restore(batch.image, kept)
+        pairs = list(zip(t, s, strict=True))
+        terms["cosine"] = c.cosine_weight * losses.over_levels(pairs, self.compare)["total"]
         if c.channel_weight:
             terms["channel"] = c.channel_weight * losses.over_levels(pairs, losses.channel_kl)["total"]
+        terms |= {name: c.neck_weight * term for name, term in own.items()}
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
     def _choose(self, logits: Tensor, category: Tensor | None) -> Tensor:
@@ -206,5 +206,5 @@ class DNPKD(RD):
 
 PRESETS = {
     "mvtec": DNPKDConfig(),
-    "quick": DNPKDConfig(backbone=backbones.DEFAULT, batch_size=16, steps=1200, ssl_weight=0.0),
+    "quick": DNPKDConfig(backbone=teachers.DEFAULT, batch_size=16, steps=1200, ssl_weight=0.0),
 }

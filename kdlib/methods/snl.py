@@ -4,47 +4,47 @@
                                     |   |   |                                                     |
                                     cosine, channels, affinities <---------- s1, s2, s3 <---------+
 
-(``base="stpm"``: image --> student --> s1, s2, s3, and CRAM behind s3.)
+(`base="stpm"`: image --> student --> s1, s2, s3, and CRAM behind s3.)
 
-Loss: ``L = sum_l [L_spatial + L_channel + L_intra + L_inter] + 0.1 L_compact``, every term with a weight, per level
+Loss: `L = sum_l [L_spatial + L_channel + L_intra + L_inter] + 0.1 L_compact`, every term with a weight, per level
 
-    ``L_spatial``  1 - cos(t(p), s(p)) per position p, or of whole maps
-    ``L_channel``  KL(P_t || P_s), P a channel's softmax over all positions
-    ``L_intra``    mean (A_t - A_s)^2, A the cosines between all positions of one image
-    ``L_inter``    the same between the positions of two images of the batch
-    ``L_compact``  mean over CRAM's tokens and their dimensions of the squared distance to the nearest centre
+    `L_spatial`  1 - cos(t(p), s(p)) per position p, or of whole maps
+    `L_channel`  KL(P_t || P_s), P a channel's softmax over all positions
+    `L_intra`    mean (A_t - A_s)^2, A the cosines between all positions of one image
+    `L_inter`    the same between the positions of two images of the batch
+    `L_compact`  mean over CRAM's tokens and their dimensions of the squared distance to the nearest centre
 
 Paper: Deng, Li. Structural Teacher-Student Normality Learning for Multi-Class Anomaly Detection and Localization.
     arXiv 2402.17091, 2024.
 Differs from the paper: its text was not at hand, only the abstract and reviews. RECONSTRUCTED, with our confidence:
     the structural losses (high for spatial, which is RD's score, and for channel, whose form is VAND-GNL's code; medium
     for the affinities, "inter" across images because the paper uses no labels); CRAM's formula (low: only name, purpose
-    and place are known, see ``layers/memory.py``); weights, number of centres and schedule (from RD4AD and ADer). The
+    and place are known, see `layers/memory.py`); weights, number of centres and schedule (from RD4AD and ADer). The
     channel loss sums over positions, as is usual: VAND-GNL's mean is 1,024 times smaller on a map of 32 x 32.
 Differs from the official code: there is none that we know of.
-The ``quick`` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
-    (``neighbourhood``, PatchCore's idea), hundreds of steps.
+The `quick` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
+    (`neighbourhood`, PatchCore's idea), hundreds of steps.
     Chosen with test results of real photographs in view.
 Taught in: notebooks/06_snl.ipynb, "Build it".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 
-from kdlib import backbones, losses
-from kdlib.layers.memory import CRAM, Rho
-from kdlib.methods.base import Distiller, Loader
-from kdlib.methods.rd import RD, RDConfig
-from kdlib.methods.stpm import STPM
-from kdlib.types import Batch, Losses, Pairs, Phase
+from kdlib import losses, teachers
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
+from kdlib.layers import necks
+from kdlib.layers.memory import Rho
+from kdlib.layers.students import ForwardStudent, ReverseStudent
+from kdlib.methods.rd import RDConfig, reverse_student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +52,22 @@ class SNLConfig(RDConfig):
     """RD's settings and SNL's own; a weight of 0 switches a loss off.
 
     Attributes:
-        base: ``rd`` (reverse) or ``stpm`` (forward distillation); the latter takes of RD's settings only ``lr``,
-            ``betas`` and ``loss``.
-        loss: The spatial loss, ``per_position`` or ``global``.
-        student_init: With ``base="stpm"``: see :class:`kdlib.methods.stpm.STPMConfig`.
+        base: `rd` (reverse) or `stpm` (forward distillation); the latter takes of RD's settings only `lr`,
+            `betas` and `loss`.
+        loss: The spatial loss, `per_position` or `global`.
+        student_init: With `base="stpm"`: see `kdlib.methods.stpm.STPMConfig`.
+        neck: `cram`, the memory between bottleneck and decoder, or `none`.
+        neck_weight: Weight of the memory's compactness loss.
         spatial: Weight of the spatial loss.
         channel: Weight of the channel loss.
         temperature: Of the channel loss; small values look at peaks.
-        reduction: Of the channel loss over positions: ``cwd`` sums, ``vandgnl`` takes the mean.
+        reduction: Of the channel loss over positions: `cwd` sums, `vandgnl` takes the mean.
         intra: Weight of the affinity loss within images.
         inter: Weight of the affinity loss between images; needs batches that mix products.
         grid: Affinities are taken on at most this many positions in height and width.
-        cram: Put the memory between bottleneck and decoder.
-        centres: Its centres.
-        centre_init: ``normal`` (noise) or ``tokens`` (random tokens of the untrained student).
-        rho: What passes beside the centres: ``residual`` (narrow network), ``zero`` or ``identity``.
-        compact: Weight of the compactness loss.
+        centres: Centres of the memory.
+        centre_init: `normal` (noise) or `tokens` (random tokens of the untrained student).
+        rho: What passes beside the centres: `residual` (narrow network), `zero` or `identity`.
         decay: Share of the steps after which the learning rate falls to a tenth; 1 never.
         balanced: Every batch shows all products equally often. The paper uses no labels, not even these.
     """
@@ -76,6 +76,7 @@ class SNLConfig(RDConfig):
     loss: Literal["global", "per_position"] = "per_position"
     base: Literal["rd", "stpm"] = "rd"
     student_init: Literal["random", "pretrained"] = "random"
+    neck: necks.Neck = "cram"
     spatial: float = 1.0
     channel: float = 1.0
     temperature: float = 1.0
@@ -83,115 +84,88 @@ class SNLConfig(RDConfig):
     intra: float = 1.0
     inter: float = 1.0
     grid: int = 16
-    cram: bool = True
     centres: int = 128
     centre_init: Literal["normal", "tokens"] = "normal"
     rho: Rho = "residual"
-    compact: float = 0.1
     decay: float = 0.8
     balanced: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.spatial, self.channel, self.intra, self.inter, self.compact)
-        if min(weights) < 0 or not any(weights[:-1]) or self.temperature <= 0 or not 0 < self.decay <= 1:
+        weights = (self.spatial, self.channel, self.intra, self.inter)
+        if min(*weights, self.neck_weight) < 0 or not any(weights):
             raise ValueError(
-                f"spatial, channel, intra, inter and compact are {weights}, temperature {self.temperature}, decay "
-                f"{self.decay}; expected weights of 0 or more, not all 0, a positive temperature, a decay in 0..1"
+                f"spatial, channel, intra and inter are {weights}, neck_weight {self.neck_weight}; expected weights of 0 "
+                "or more, the first four not all 0"
+            )
+        if self.temperature <= 0 or not 0 < self.decay <= 1 or min(self.grid, self.centres) < 1:
+            raise ValueError(
+                f"temperature is {self.temperature}, decay {self.decay}, grid {self.grid}, centres {self.centres}; "
+                "expected a positive temperature, a decay in 0..1, and counts of 1 or more"
             )
 
 
 class SNL(Distiller):
-    """Structural normality learning on RD or STPM, whichever ``config.base`` names."""
+    """Structural normality learning: RD's or STPM's student with a memory, and four losses of structure."""
 
     name = "snl"
     config: SNLConfig
 
-    def __new__(cls, config: SNLConfig | None = None) -> SNL:
-        forward = config is not None and config.base == "stpm"
-        return super().__new__((_Forward if forward else _Reverse) if cls is SNL else cls)
-
     def __init__(self, config: SNLConfig | None = None) -> None:
         config = config or SNLConfig()
         super().__init__(config)
-        last = self.teacher.channels[-1]
-        channels = self.bottleneck.out_channels if isinstance(self, RD) else last
-        memory = CRAM(channels, width=min(512, last), centres=config.centres, rho=config.rho) if config.cram else None
-        self.cram = memory
-
-    def before(self, x: Tensor, t: Sequence[Tensor]) -> list[Tensor]:
-        """Student features of which the last one passes the memory."""
-        raise NotImplementedError
-
-    def after(self, features: list[Tensor]) -> list[Tensor]:
-        """Student features of every level, once the last of ``features`` has passed the memory."""
-        raise NotImplementedError
+        settings: dict[str, Any] = {}
+        if config.neck == "cram":
+            width = min(512, self.teacher.channels[-1])
+            settings = {"width": width, "centres": config.centres, "rho": config.rho}
+        neck = partial(necks.neck, config.neck, **settings)
+        self.student: ReverseStudent | ForwardStudent
+        if config.base == "rd":
+            self.student = reverse_student(self.teacher, config, neck)
+        else:
+            self.student = ForwardStudent(teachers.student_like(self.teacher, config.student_init), neck)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
-        return self._pairs(x, teacher)[0]
+        t = self.teach(x, teacher)
+        return list(zip(t, self.student(x, t)[0], strict=True))
 
     def loss(self, batch: Batch) -> Losses:
         c = self.config
-        pairs, compactness = self._pairs(batch.image, batch.teacher)
+        t = self.teach(batch.image, batch.teacher)
+        s, terms = self.student(batch.image, t)
+        pairs = list(zip(t, s, strict=True))
         distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "spatial": losses.global_cosine if c.loss == "global" else losses.per_position_cosine,
             "channel": partial(losses.channel_kl, temperature=c.temperature, reduction=c.reduction),
             "intra": partial(losses.intra_affinity, grid=c.grid),
             "inter": partial(losses.inter_affinity, grid=c.grid),
         }
-        named = {n: losses.over_levels(pairs, d)["total"] for n, d in distances.items() if getattr(c, n)}
-        if compactness is not None:
-            named["compact"] = compactness
-        # A term and its weight in the configuration have one name.
-        return {"total": torch.stack([getattr(c, n) * term for n, term in named.items()]).sum(), **named}
+        weights = {name: getattr(c, name) for name in distances}  # a term and its weight have one name
+        used = {name: losses.over_levels(pairs, distances[name])["total"] for name in distances if weights[name]}
+        weighted = [weights[name] * term for name, term in used.items()]
+        weighted += [c.neck_weight * term for term in terms.values()]
+        return {"total": torch.stack(weighted).sum(), **used, **terms}
 
-    def phases(self, loader: Loader) -> Iterator[Phase]:
+    def phases(self, images: TrainingSet) -> Iterator[Phase]:
         c = self.config
-        if self.cram and c.centre_init == "tokens":
-            self.cram.seed(torch.cat([self._tokens(batch) for batch in loader]))
-        for phase in super().phases(loader):
+        if c.neck == "cram" and c.centre_init == "tokens":
+            self.student.neck.seed(torch.cat([self._tokens(batch) for batch in images]))
+        for phase in super().phases(images):
             drop = partial(MultiStepLR, milestones=[round(c.decay * phase.steps)], gamma=0.1)
             yield replace(phase, scheduler=drop, balanced=c.balanced)
 
-    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
-
-    def _pairs(self, x: Tensor, teacher: Sequence[Tensor] | None) -> tuple[Pairs, Tensor | None]:
-        """The pairs, and how far the memory's tokens are from its centres."""
-        t = self.teach(x, teacher)
-        *others, z = self.before(x, t)
-        z, compactness = self.cram(z) if self.cram else (z, None)
-        return list(zip(t, self.after([*others, z]), strict=True)), compactness
 
     @torch.no_grad()
     def _tokens(self, batch: Batch) -> Tensor:
         """As many random tokens [N, D] of a batch as there are centres, at most."""
-        assert self.cram is not None
         t = [f.float() for f in self.teach(batch.image, batch.teacher)]
-        tokens = self.cram.tokens(self.before(batch.image, t)[-1]).flatten(0, 1)
+        tokens = self.student.neck.tokens(self.student.embed(batch.image, t)).flatten(0, 1)
         return tokens[torch.randperm(len(tokens), device=tokens.device)[: self.config.centres]]
-
-
-class _Reverse(SNL, RD):
-    config: SNLConfig
-
-    def before(self, x: Tensor, t: Sequence[Tensor]) -> list[Tensor]:
-        self._check_size(x)
-        return [self.bottleneck(t)]
-
-    def after(self, features: list[Tensor]) -> list[Tensor]:
-        return self.decoder(features[-1])
-
-
-class _Forward(SNL, STPM):  # type: ignore[misc]  # SNLConfig has what STPM asks for, but is no STPMConfig
-    def before(self, x: Tensor, t: Sequence[Tensor]) -> list[Tensor]:
-        return self.student(x)
-
-    def after(self, features: list[Tensor]) -> list[Tensor]:
-        return features
 
 
 PRESETS = {
     "mvtec": SNLConfig(),
-    "quick": SNLConfig(backbone=backbones.DEFAULT, neighbourhood=3, steps=400),
+    "quick": SNLConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400),
 }

@@ -4,32 +4,32 @@
             |                                                +--> ||t/|t| - s/|s|||^2 --> product over levels
             +--> student (same, from random) --> s1, s2, s3 -+         per position
 
-Loss: ``L = sum_l mean_{b,p} ||t^ - s^||^2``, features L2-normalised over channels at each position.
+Loss: `L = sum_l mean_{b,p} ||t^ - s^||^2`, features L2-normalised over channels at each position.
 
 Paper: Wang, Han, Ding, Huang. Student-Teacher Feature Pyramid Matching for Anomaly Detection. BMVC 2021,
     arXiv 2103.04257.
-Differs from the paper: the paper's loss carries a factor 1/2 (``half=True``); the last epoch is kept, no checkpoint is
+Differs from the paper: the paper's loss carries a factor 1/2 (`half=True`); the last epoch is kept, no checkpoint is
     chosen on a validation split. The paper's body was not at hand: hyper-parameters are those of the official code.
 Differs from the official code: maps are fused at image size instead of 64 x 64 and then resized; their distances carry
     the paper's factor 1/2, which changes no ranking.
-The ``quick`` preset differs from both: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
-    (``neighbourhood``, PatchCore's idea), maps are blurred, hundreds of steps.
+The `quick` preset differs from both: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
+    (`neighbourhood`, PatchCore's idea), maps are blurred, hundreds of steps.
     Chosen with test results of real photographs in view.
 Taught in: notebooks/01_stpm.ipynb, "Build it".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdlib import backbones, losses, maps
-from kdlib.methods.base import Distiller, DistillerConfig
-from kdlib.types import Batch, Losses, Pairs
+from kdlib import losses, teachers
+from kdlib.config import DistillerConfig, Fusion
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class STPMConfig(DistillerConfig):
         momentum: SGD momentum.
         weight_decay: SGD weight decay.
         half: The paper's factor 1/2 in front of the squared distance; the official code has none.
-        student_init: ``random`` as published; ``pretrained`` starts the student as a copy of the teacher, a bug of some
+        student_init: `random` as published; `pretrained` starts the student as a copy of the teacher, a bug of some
             public codes that takes contrast away early in training (shown in notebook 01).
     """
 
     backbone: str = "resnet18"
     epochs: int = 200
     batch_size: int = 32
-    fusion: maps.Fusion = "product"
+    fusion: Fusion = "product"
     blur: float = 0.0
     lr: float = 0.4
     momentum: float = 0.9
@@ -66,9 +66,7 @@ class STPM(Distiller):
     def __init__(self, config: STPMConfig | None = None) -> None:
         config = config or STPMConfig()
         super().__init__(config)
-        self.student = backbones.student_like(self.teacher)
-        if config.student_init == "pretrained":
-            self.student.net.load_state_dict(self.teacher.net.state_dict())
+        self.student = teachers.student_like(self.teacher, config.student_init)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         return list(zip(self.teach(x, teacher), self.student(x), strict=True))
@@ -82,12 +80,12 @@ class STPM(Distiller):
     def distance(self, t: Tensor, s: Tensor) -> Tensor:
         return 0.5 * losses.normalised_l2(t, s)
 
-    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         c = self.config
         return torch.optim.SGD(parameters, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay, fused=True)
 
 
 PRESETS = {
     "mvtec": STPMConfig(),
-    "quick": STPMConfig(backbone=backbones.DEFAULT, neighbourhood=3, steps=150, batch_size=16, blur=4.0),
+    "quick": STPMConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=150, batch_size=16, blur=4.0),
 }

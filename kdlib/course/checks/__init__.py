@@ -1,0 +1,36 @@
+"""Checkers of the exercises: each computes whether a learner's answer is right, and says so in one line.
+
+They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with what follows from it.
+"""
+
+from kdlib.course.checks.dhkd import flow_bounds, fresh_flow, printed_means
+from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
+from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
+from kdlib.course.checks.rd import embedding_shapes, opposite_losses, rd_parameters
+from kdlib.course.checks.snl import blind_spots, memory_limits, reductions
+from kdlib.course.checks.start import ap_by_chance, auroc_by_hand, harmless_rescalings, sampled_aupro
+from kdlib.course.checks.stpm import distance_bounds, level_weights, rank_pixels
+
+__all__ = [
+    "ap_by_chance",
+    "auroc_by_hand",
+    "blind_spots",
+    "distance_bounds",
+    "embedding_shapes",
+    "even_part",
+    "flow_bounds",
+    "fresh_flow",
+    "harmless_rescalings",
+    "level_weights",
+    "memory_limits",
+    "mixed_masks",
+    "one_threshold",
+    "opposite_losses",
+    "printed_means",
+    "rank_pixels",
+    "rd_parameters",
+    "reductions",
+    "sampled_aupro",
+    "sparsity_at_start",
+    "steps_and_epochs",
+]

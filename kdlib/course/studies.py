@@ -1,0 +1,109 @@
+"""The studies behind the tables and curves of the notebooks.
+
+    python -m kdlib study one_model --data workshop
+
+writes `data/results/one_model_workshop.csv`, one row per trial, category, seed and length of training. Trainings
+whose rows are there already are not repeated. No setting is chosen here; those of the presets are explained in the
+methods' files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdlib.trials.study import Trial
+
+PLAIN = {"neighbourhood": 1}
+"""The teacher's features as they are, as in the papers."""
+AVERAGED = {"neighbourhood": 3}
+"""The teacher's features averaged over 3 x 3 positions: PatchCore's idea, in none of these papers."""
+
+ONE_MODEL = (
+    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200)),
+    Trial(method="snl", variant="plain", options=PLAIN, stops=(300,)),
+    Trial(method="snl", variant="plain", options=PLAIN, stops=(1200,)),
+    Trial(method="dnpkd", variant="plain", options=PLAIN, stops=(300, 1200)),
+    Trial(method="rd", variant="averaged features", options=AVERAGED, stops=(300, 1200)),
+    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(300,)),
+    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(1200,)),
+    Trial(method="dnpkd", variant="real_only spectrum", options=PLAIN | {"spectrum": "real_only"}, stops=(300, 1200)),
+    Trial(method="dnpkd", variant="with SNL's channel loss", options=PLAIN | {"channel_weight": 1.0}, stops=(1200,)),
+    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200), protocol="single"),
+)
+
+
+def _ablations(method: str, changes: dict[str, dict[str, Any]], **common: Any) -> tuple[Trial, ...]:
+    return tuple(Trial(method=method, variant=name, options=options, **common) for name, options in changes.items())
+
+
+_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "cram": False}
+SNL_LADDER: dict[str, dict[str, Any]] = {
+    "spatial": _SPATIAL,
+    "+ channel": _SPATIAL | {"channel": 1.0},
+    "+ intra": _SPATIAL | {"channel": 1.0, "intra": 1.0},
+    "+ inter": PLAIN | {"cram": False},
+    "+ CRAM": dict(PLAIN),
+}
+SNL_SWITCHES: dict[str, dict[str, Any]] = {
+    "channel loss as in VAND-GNL": PLAIN | {"reduction": "vandgnl"},
+    "global cosine": PLAIN | {"loss": "global"},
+    "1 centre": PLAIN | {"centres": 1},
+    "16 centres": PLAIN | {"centres": 16},
+    "centres alone": PLAIN | {"rho": "zero"},
+    "balanced batches": PLAIN | {"balanced": True},
+    "on STPM": PLAIN | {"base": "stpm"},
+}
+SNL = (
+    *_ablations("snl", SNL_LADDER | SNL_SWITCHES, stops=(300,)),
+    *_ablations("snl", {k: SNL_LADDER[k] for k in ("spatial", "+ inter", "+ CRAM")}, stops=(300,), classes=3),
+    *_ablations("snl", {k: SNL_LADDER[k] for k in ("spatial", "+ inter", "+ CRAM")}, stops=(300,), classes=1),
+)
+
+DNPKD = _ablations(
+    "dnpkd",
+    {
+        "": {},
+        "real_only spectrum": {"spectrum": "real_only"},
+        "no masks": {"fafc": False},
+        "no SubNet": {"subnet": False},
+        "neither (plain RD)": {"fafc": False, "subnet": False},
+        "true category's masks": {"selection": "oracle"},
+        "random category's masks": {"selection": "random"},
+        "no sparsity": {"sparsity_weight": 0.0},
+        "ten times the sparsity": {"sparsity_weight": 1e-5},
+        "with SSL": {"ssl_weight": 1e-5},
+        "1 pooling": {"poolings": 1},
+        "with SNL's channel loss": {"channel_weight": 1.0},
+    },
+    stops=(300,),
+)
+
+DHKD = _ablations(
+    "dhkd",
+    {
+        "": {},
+        "likelihood of the teacher": {"score": "likelihood"},
+        "both scores": {"score": "both"},
+        "a flow as student": {"student": "flow"},
+        "no noise": {"noise": 0.0},
+        "four times the noise": {"noise": 2.0},
+        "no frequency branch": {"frequency": "none"},
+        "gate in frequency": {"frequency": "gate"},
+        "no affinity": {"affinity": 0.0},
+        "ten times the affinity": {"affinity": 10.0},
+        "1 coupling block": {"kernels": (1,)},
+        "3 x 3 kernels": {"kernels": (3, 3, 3, 3)},
+        "single couplings": {"coupling": "single"},
+    },
+)
+
+STUDIES: dict[str, tuple[Trial, ...]] = {
+    "one_model": ONE_MODEL,
+    "per_category": (
+        Trial(method="dhkd", protocol="single"),
+        Trial(method="dhkd", protocol="single", variant="likelihood of the teacher", options={"score": "likelihood"}),
+    ),
+    "snl": SNL,
+    "dnpkd": DNPKD,
+    "dhkd": DHKD,
+}

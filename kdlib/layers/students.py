@@ -1,0 +1,121 @@
+"""Students that have a neck: in reverse, a decoder behind a bottleneck; forward, a network like the teacher.
+
+reverse   features t --> embed --> neck --> decode --> s        student(x, t) -> (s, losses of the neck)
+forward   image x --> network --> s, the last level through the neck
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from kdlib.layers.bottleneck import OneClassBottleneck
+from kdlib.layers.decoder import PyramidDecoder
+from kdlib.layers.necks import Through
+from kdlib.teachers import Pyramid, Teacher
+
+Features = list[Tensor]
+Named = dict[str, Tensor]
+
+
+class ReverseStudent(nn.Module):
+    """Embeds the teacher's features in a bottleneck and restores them, fine to coarse.
+
+    Args:
+        teacher: Whose features are restored; each stride must double the one before.
+        neck: Makes the neck for embeddings of so many channels.
+        block: Residual block of bottleneck and decoder; `auto` is the teacher's.
+        embed_blocks: Residual blocks of the embedding (OCE); `None` follows the teacher.
+        decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` follows the teacher.
+        width: Channels of the embedding; `None` is twice the coarsest level's.
+        multi_scale: Fuse all levels before the embedding (MFF).
+
+    Raises:
+        ValueError: If the teacher's strides do not double.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        neck: Callable[[int], nn.Module] = Through,
+        *,
+        block: Literal["auto", "basic", "bottleneck"] = "auto",
+        embed_blocks: int | None = None,
+        decoder_blocks: tuple[int, ...] | None = None,
+        width: int | None = None,
+        multi_scale: bool = True,
+    ) -> None:
+        super().__init__()
+        if any(coarse != 2 * fine for fine, coarse in pairwise(teacher.strides)):
+            raise ValueError(
+                f"'{teacher.name}' gives levels at strides {teacher.strides}; a student in reverse doubles sizes and "
+                "needs strides that do so, like (4, 8, 16): choose such strides, or another network"
+            )
+        style = teacher.style()
+        kind = style.block if block == "auto" else block
+        self.multiple = 2 * teacher.strides[-1]
+        self.bottleneck = OneClassBottleneck(
+            teacher.channels,
+            kind=kind,
+            blocks=embed_blocks or (3 if max(style.blocks) > 2 else 2),
+            wide=style.wide,
+            width=width,
+            multi_scale=multi_scale,
+        )
+        self.decoder = PyramidDecoder(
+            self.bottleneck.out_channels,
+            teacher.channels,
+            kind=kind,
+            blocks=decoder_blocks or style.blocks,
+            wide=style.wide,
+            signed=style.signed,
+        )
+        self.neck = neck(self.bottleneck.out_channels)
+
+    def forward(self, x: Tensor, t: Sequence[Tensor]) -> tuple[Features, Named]:
+        """Student features like `t`, [B, C, h, w] per level, and the neck's losses.
+
+        Raises:
+            ValueError: If images `x` [B, 3, H, W] cannot be halved often enough.
+        """
+        z, named = self.neck(self.embed(x, t))
+        return self.decoder(z), named
+
+    def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
+        """The embedding [B, C, h, w] that enters the neck."""
+        self._check_size(x)
+        return self.bottleneck(t)
+
+    def _check_size(self, x: Tensor) -> None:
+        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
+            raise ValueError(
+                f"images are {x.shape[-2]} x {x.shape[-1]} px; height and width must be multiples of {self.multiple} "
+                "because the decoder doubles sizes. Choose such a size."
+            )
+
+
+class ForwardStudent(nn.Module):
+    """A network like the teacher, whose last level passes the neck.
+
+    Args:
+        network: Gives the student's features of images.
+        neck: Makes the neck for that many channels of the last level.
+    """
+
+    def __init__(self, network: Pyramid, neck: Callable[[int], nn.Module] = Through) -> None:
+        super().__init__()
+        self.network = network
+        self.neck = neck(network.channels[-1])
+
+    def forward(self, x: Tensor, t: Sequence[Tensor]) -> tuple[Features, Named]:
+        """Student features [B, C, h, w] per level of images `x` [B, 3, H, W], and the neck's losses."""
+        *fine, last = self.network(x)
+        z, named = self.neck(last)
+        return [*fine, z], named
+
+    def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
+        """The last level [B, C, h, w], which enters the neck."""
+        return self.network(x)[-1]

@@ -1,0 +1,89 @@
+"""Whatever a user calls an image, as the one thing a network takes: float32 RGB at the working size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from kdlib.data.reading import open_image, resize_image, to_rgb
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+_INTEGERS = (np.bool_, np.uint8, np.uint16)
+_EXPECTED = "expected a path, a PIL image, an array [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W]"
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image, several, or a stack of arrays or tensors, as a list."""
+    if isinstance(images, (Tensor, np.ndarray)):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (str, os.PathLike, Image.Image)):
+        return [images]
+    if not isinstance(images, Sequence):
+        raise ValueError(f"cannot read an image from {type(images).__name__}; {_EXPECTED}, or a list of these")
+    return list(images)
+
+
+def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
+    """An image of any kind as float32 RGB [3, H, W] in 0..1 at the working size.
+
+    All kinds go through the one resize that data sets use, so that one picture gets one score. That resize works on
+    8 bits: floats are rounded to them, unless they have the working size already.
+
+    Raises:
+        ValueError: If it is no image, damaged, or its values have no known range.
+    """
+    if isinstance(image, Tensor):
+        image = _array(image)
+    if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+        image = _checked(image)
+        if image.shape == (*size, 3):
+            return torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1).copy())
+        image = np.round(image * 255).astype(np.uint8)
+    return resize_image(_picture(image), size).float() / 255
+
+
+def _picture(image: ImageLike) -> Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return open_image(Path(image))
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.dtype not in _INTEGERS or not image.size:
+            raise ValueError(f"cannot read an image from an array {image.shape} of {image.dtype}; {_EXPECTED}")
+        if channels > 1 and image.dtype != np.uint8:
+            raise ValueError(f"cannot read colours from an array of {image.dtype}; expected uint8, or floats in 0..1")
+        image = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[2:] == (1,) else image))
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"cannot read an image from {type(image).__name__}; {_EXPECTED}")
+    try:
+        return to_rgb(ImageOps.exif_transpose(image))
+    except OSError as error:
+        raise ValueError(f"the PIL image cannot be decoded ({error}); replace its file by an intact copy") from error
+
+
+def _array(image: Tensor) -> NDArray[Any]:
+    """A tensor [C, H, W] as an array [H, W, C]; [H, W] stays."""
+    if (image.ndim == 3 and image.shape[0] not in (1, 3)) or image.ndim not in (2, 3):
+        raise ValueError(f"cannot read an image from a tensor {tuple(image.shape)}; {_EXPECTED}")
+    if image.is_floating_point():
+        image = image.float()
+    array: NDArray[Any] = image.detach().cpu().numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _checked(image: NDArray[Any]) -> NDArray[Any]:
+    """Floats in 0..1 as [H, W, 3]."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        raise ValueError(f"cannot read an image from an array {image.shape} of {image.dtype}; {_EXPECTED}")
+    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        raise ValueError(f"image values span {image.min():.3g} to {image.max():.3g}; expected floats in 0..1, or uint8")
+    return np.broadcast_to(image, (*image.shape[:2], 3))

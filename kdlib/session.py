@@ -1,0 +1,20 @@
+"""The first line of a notebook or script: seeds, where everything runs, and what is in use."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kdlib import teachers
+from kdlib.runtime import Runtime, runtime, versions
+
+
+def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Runtime:
+    """Starts a notebook: seeds torch and NumPy, chooses how to run, and prints versions and teacher weights in use."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global generator
+    how = runtime(device, precision)
+    name = teachers.full_name(teachers.DEFAULT)
+    print(", ".join(f"{package} {version}" for package, version in versions().items()))
+    print(f"runs on: {how}; default teacher: {name}, weights {teachers.resolve(name)}")
+    return how

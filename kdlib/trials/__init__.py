@@ -1,0 +1,1 @@
+"""Trials: methods x categories x seeds, tables of their rows, and speed."""
