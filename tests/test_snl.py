@@ -181,7 +181,7 @@ def test_settings_that_make_no_sense() -> None:
         with pytest.raises(ValueError, match="expected weights of 0 or more"):
             build(**wrong)
     for wrong in ({"temperature": 0.0}, {"decay": 0.0}, {"decay": 2.0}, {"grid": 0}, {"centres": 0}):
-        with pytest.raises(ValueError, match="expected a positive temperature, a decay in 0..1"):
+        with pytest.raises(ValueError, match=r"expected a positive temperature, a decay in 0\.\.1"):
             build(**wrong)
     for name, value in (("base", "rdpp"), ("rho", "half"), ("reduction", "sum"), ("centre_init", "zero")):
         with pytest.raises(ValueError, match=f"{name} is '{value}'; expected one of"):

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 import kdlib as kd
-from kdlib.contract import Phase
+from kdlib.contract import Batch, Phase
 from kdlib.runtime import Runtime
 from kdlib.training import loader
 from kdlib.training.order import shuffled, shuffled_evenly
@@ -100,7 +100,7 @@ def test_processes_share_balanced_batches(tmp_path: Any) -> None:
 def test_balanced_training(tmp_path: Any) -> None:
     images = tiny.data(tmp_path, "bottle", "cable", train=6).train
     seen: list[list[int]] = []
-    model = build(balanced=True, steps=2)
+    model = tiny.build("snl", balanced=True, steps=2)
     plain = model.loss
 
     def watched(batch: Batch) -> Any:
