@@ -1,4 +1,4 @@
-"""Fifty real kills, at any moment, ten for each method: all end as if nothing had happened. `python -m pytest -m kills`."""
+"""Fifty real kills, ten for each method, at any moment: nothing is lost. Run by `python -m pytest -m kills`."""
 
 from __future__ import annotations
 

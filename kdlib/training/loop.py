@@ -134,6 +134,7 @@ class _Trainer:
         self.history.seconds = time.perf_counter() - self._start
 
     def _next(self, phases: Iterator[Phase], index: int) -> Phase | None:
+        self.model.teacher.eval()  # what a method looks at between phases must not change a teacher's statistics
         with seeded(mix(self.seed, index, Salt.PHASE), self.runtime.device):
             return next(phases, None)
 
@@ -141,6 +142,7 @@ class _Trainer:
         """One step after the other, from images to new weights."""
         trained = phase.trained()
         self._only_trains(trained)
+        self._mode(phase)
         optimiser = phase.optimiser(phase.parameters)
         schedule = phase.scheduler(optimiser) if phase.scheduler else None
         scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
@@ -178,10 +180,10 @@ class _Trainer:
 
     def _mode(self, phase: Phase) -> None:
         """Training mode again: what is called after a step may have evaluated the model."""
-        if not self.model.training:
+        if not self.model.training or self.model.teacher.training == phase.teacher_fixed:
             self.model.train()
-        if phase.teacher_fixed:
-            self.model.teacher.eval()
+            if phase.teacher_fixed:
+                self.model.teacher.eval()
 
     def _step_seed(self, index: int, step: int) -> int:
         """Processes see different images, and draw different noise for them."""

@@ -49,6 +49,7 @@ class RunState:
     folder: Path
     key: dict[str, Any]
     _rows_kept: int = field(default=0, init=False)
+    _history: list[str] | None = field(default_factory=list, init=False)
 
     def finished(self, phase: int) -> Path | None:
         """The end of a phase, where it was reached."""
@@ -113,6 +114,9 @@ class RunState:
 
     def _write(self, name: str, tensors: dict[str, Tensor], meta: Row, rows: list[Row]) -> None:
         """The history first: a state may know fewer steps than it, never more."""
+        if self._history is not None:  # a kill may have left more lines than the state knows
+            write_text(self.folder / "history.jsonl", "".join(f"{line}\n" for line in self._history))
+            self._history = None
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows[self._rows_kept :])
@@ -134,8 +138,7 @@ class RunState:
                 f"'{history}' has {len(rows)} steps, '{path.name}' knows {meta['rows']}; delete the folder to start "
                 "anew"
             )
-        write_text(history, "".join(f"{line}\n" for line in lines))
-        self._rows_kept = len(rows)
+        self._rows_kept, self._history = len(rows), lines
         return tensors, meta | {"history": rows}
 
     def _check(self, path: Path, meta: Row) -> None:
