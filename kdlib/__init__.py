@@ -8,7 +8,9 @@ kd.evaluate(model, data.test).metrics()
 kd.score(detector, "part.png")
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
 from kdlib import contract, data, layers, losses, maps, methods, teachers
 from kdlib.methods import build
@@ -40,4 +42,12 @@ __all__ = [
     "score",
     "setup",
     "teachers",
+    "viz",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `kdlib.viz`, and with it matplotlib, when it is first asked for."""
+    if name == "viz":
+        return import_module("kdlib.viz")
+    raise AttributeError(f"module 'kdlib' has no attribute '{name}'")
