@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kdlib import checks, metrics
+from kdlib import metrics
+from kdlib.course import checks
 
 
 def sampled(maps: Any, masks: Any) -> float:

@@ -41,7 +41,7 @@ class Explorer(ipywidgets.VBox):
     Attributes:
         controls: The controls by the argument of `render` that each of them sets.
         picture: What is shown, or was shown before an error.
-        error: What the last drawing raised, or None.
+        error: What the last drawing raised, or `None`.
     """
 
     def __init__(self, controls: Controls, render: Render, *, task: str, alt: str, height: str, keep: int) -> None:

@@ -65,7 +65,7 @@ def shoot(paint: Painter, key: list[int], kind: str | None = None, severity: flo
     Args:
         paint: The category's painter.
         key: Seed, category, split and index of the picture.
-        kind: Defect type, or None for a normal picture.
+        kind: Defect type, or `None` for a normal picture.
         severity: 0 (faint) to 1 (obvious).
 
     Raises:
