@@ -171,7 +171,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); delete {folder} to have it rendered again") from error
     if not isinstance(stored, dict) or set(stored) != {"version", "seed", "counts"}:
         raise FileExistsError(
-            f"{path} holds {str(stored)[:80]}; expected version, seed and counts: kdlib did not write it; move {folder} "
+            f"{path} holds {str(stored)[:80]}; expected version, seed and counts: kdlib did not write it; move it "
             "or choose another root"
         )
     return stored
