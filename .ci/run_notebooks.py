@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = {WIDGET_VIEW, "text/plain"}  # a widget with no picture beside it: nothing to see without a kernel
+LIMIT = 900  # seconds per cell, against hangs; a busy machine is slow
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
@@ -39,7 +40,7 @@ def run(path: Path) -> None:
     begin = time.perf_counter()
     resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(
-        notebook, kernel_name="python3", timeout=240, resources=resources, store_widget_state=False, record_timing=False
+        notebook, kernel_name="python3", timeout=LIMIT, resources=resources, store_widget_state=False, record_timing=False
     ).execute()
     seconds = time.perf_counter() - begin
     tidy(notebook)
