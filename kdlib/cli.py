@@ -16,7 +16,7 @@ from kdlib import teachers
 from kdlib.course import claims as ledger
 from kdlib.course.studies import STUDIES
 from kdlib.methods import BASELINES, METHODS
-from kdlib.runtime import processes, runtime, versions
+from kdlib.runtime import choose, processes, versions
 from kdlib.trials import experiment, speed
 from kdlib.trials import study as study_engine
 
@@ -129,7 +129,7 @@ def doctor() -> None:
     """Say what this machine has: versions, device, precision, weights, data."""
     for package, version in versions().items():
         typer.echo(f"{package:14s} {version}")
-    typer.echo(f"{'runs on':14s} {runtime()}")
+    typer.echo(f"{'runs on':14s} {choose()}")
     for name in (teachers.DEFAULT, "resnet18", "wide_resnet50_2"):
         typer.echo(f"{'teacher':14s} {teachers.full_name(name)}: {teachers.resolve(teachers.full_name(name))}")
     typer.echo(f"{'data folder':14s} {datasets.data_folder()}")

@@ -95,8 +95,8 @@ class SNLConfig(RDConfig):
         weights = (self.spatial, self.channel, self.intra, self.inter)
         if min(*weights, self.neck_weight) < 0 or not any(weights):
             raise ValueError(
-                f"spatial, channel, intra and inter are {weights}, neck_weight {self.neck_weight}; expected weights of 0 "
-                "or more, the first four not all 0"
+                f"spatial, channel, intra and inter are {weights}, neck_weight {self.neck_weight}; expected weights "
+                "of 0 or more, the first four not all 0"
             )
         if self.temperature <= 0 or not 0 < self.decay <= 1 or min(self.grid, self.centres) < 1:
             raise ValueError(

@@ -17,7 +17,7 @@ from kdlib import methods
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
 from kdlib.files import read_tensors, write_tensors, write_text
-from kdlib.runtime import runtime, versions
+from kdlib.runtime import choose, versions
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, predict
 from kdlib.scoring.inputs import ImageLike, as_input, as_list
@@ -132,7 +132,7 @@ def score(
     several = as_list(images)
     if not several:
         raise ValueError("there are no images to score; expected at least one")
-    how = runtime(device, precision)
+    how = choose(device, precision)
     how.prepare(detector.model.eval())
     parts = []
     for i in range(0, len(several), batch_size):

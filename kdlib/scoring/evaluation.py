@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdlib.data.records import ImageSet, Sample
-from kdlib.runtime import Runtime, runtime, synchronise
+from kdlib.runtime import Runtime, choose, synchronise
 from kdlib.scoring import metrics
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro")
@@ -113,7 +113,7 @@ def evaluate(
     """
     if not len(images):
         raise ValueError("there are no images to evaluate; expected at least one")
-    how = runtime(device, precision)
+    how = choose(device, precision)
     if isinstance(model, torch.nn.Module):
         how.prepare(model.eval())
     maps, scores, masks, seconds = [], [], [], 0.0

@@ -22,7 +22,7 @@ from kdlib import data as datasets
 from kdlib import methods, viz
 from kdlib.data.records import ImageSet, Splits
 from kdlib.files import write_csv, write_text
-from kdlib.runtime import processes, runtime
+from kdlib.runtime import choose, processes
 from kdlib.scoring.detector import Detector, calibrate, save
 from kdlib.scoring.evaluation import METRICS, evaluate
 from kdlib.training.loop import History, fit
@@ -138,7 +138,7 @@ def _row(
         alarms = detector.threshold.decide(result.scores)
         figure = viz.gallery(result, images, detector, columns=6)
         _save_figure(figure, out / category / f"{name.replace('/', '-')}-seed{seed}.png")
-    how = runtime(settings.device, settings.precision)
+    how = choose(settings.device, settings.precision)
     found: Row = {
         "method": name,
         "protocol": settings.protocol,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdlib import methods
 from kdlib.contract import Batch, Distiller
-from kdlib.runtime import Runtime, call_seconds, runtime
+from kdlib.runtime import Runtime, call_seconds, choose
 
 _CATEGORIES = ("a", "b", "c", "d", "e")
 
@@ -91,7 +91,7 @@ def bench(
             raise ValueError(f"'{method}' has no training to measure; expected one of {sorted(methods.METHODS)}")
     if min(size, batch, rounds) < 1:
         raise ValueError(f"size is {size}, batch {batch}, rounds {rounds}; expected positive numbers")
-    how = runtime(device, precision)
+    how = choose(device, precision)
     plain = replace(how, precision="fp32", channels_last=False)
     image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     options = {"batch_size": batch, **(overrides or {})}
