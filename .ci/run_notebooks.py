@@ -24,7 +24,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave out what is only true of the machine, the moment and the kernel of this run."""
+    """Leaves out what is only true of the machine, the moment and the kernel of this run."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -35,13 +35,12 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def run(path: Path) -> None:
-    """Run one notebook in its folder and replace the file once it has gone through."""
+    """Runs one notebook in its folder and replaces the file once it has gone through."""
     notebook = nbformat.read(path, as_version=4)
     begin = time.perf_counter()
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(
-        notebook, kernel_name="python3", timeout=LIMIT, resources=resources, store_widget_state=False, record_timing=False
-    ).execute()
+    options = {"kernel_name": "python3", "store_widget_state": False, "record_timing": False}
+    NotebookClient(notebook, timeout=LIMIT, resources=resources, **options).execute()
     seconds = time.perf_counter() - begin
     tidy(notebook)
     beside = path.with_suffix(".tmp")

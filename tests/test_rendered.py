@@ -28,7 +28,7 @@ ALL = PRODUCTS | PAPERS
 
 
 def render_few(root: Path, *names: str, seed: int = 0) -> Path:
-    """Render a few pictures of each named product of the workshop."""
+    """Renders a few pictures of each named product of the workshop."""
     return render(root, categories=names or ["brushed_metal"], seed=seed, progress=False, counts=FEW)
 
 

@@ -51,7 +51,7 @@ def page(chromium: str) -> Iterator[Page]:
 
 
 def write(path: Path, *cells: str) -> str:
-    """Write a notebook with these code cells; return its name."""
+    """Writes a notebook with these code cells; returns its name."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
@@ -59,7 +59,7 @@ def write(path: Path, *cells: str) -> str:
 
 
 def forget_outputs(path: Path) -> None:
-    """Take away the stored outputs, so that all that is seen was made now."""
+    """Takes away the stored outputs, so that all that is seen was made now."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -68,7 +68,7 @@ def forget_outputs(path: Path) -> None:
 
 
 def run_all(page: Page, lab: Lab, name: str) -> None:
-    """Open a notebook, choose Run > Run All Cells, and wait until every code cell has been run."""
+    """Opens a notebook, chooses Run > Run All Cells, and waits until every code cell has been run."""
     page.goto(lab.url(name))
     expect(page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible(timeout=90_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -105,7 +105,7 @@ def press_on_slider(panel: Locator, key: str) -> None:
 
 
 def move_first_slider(panel: Locator) -> None:
-    """Press an arrow key on the panel's first slider, and see that its picture changes."""
+    """Presses an arrow key on the panel's first slider, and sees that its picture changes."""
     before = picture(panel)
     assert before.startswith("data:image/png;base64,")
     handle = panel.locator(".noUi-handle").first

@@ -60,7 +60,7 @@ def changed(before: Array, after: Array) -> Array:
 
 
 def shoot(paint: Painter, key: list[int], kind: str | None = None, severity: float = 0.5) -> Shot:
-    """Paint and photograph one picture; the same `key` always gives the same pixels.
+    """Paints and photographs one picture; the same `key` always gives the same pixels.
 
     Args:
         paint: The category's painter.
@@ -69,7 +69,7 @@ def shoot(paint: Painter, key: list[int], kind: str | None = None, severity: flo
         severity: 0 (faint) to 1 (obvious).
 
     Raises:
-        RuntimeError: The painter made no visible defect in ten attempts.
+        RuntimeError: If the painter made no visible defect in ten attempts.
     """
     camera = Camera.careless(np.random.default_rng([*key, 1]))
     before = camera.develop(paint(np.random.default_rng([*key, 0]), None))
