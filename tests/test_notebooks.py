@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -48,6 +50,40 @@ def test_it_runs_in_the_kernel_of_any_environment(notebook: nbformat.NotebookNod
 def test_cells_are_short(notebook: nbformat.NotebookNode) -> None:
     lengths = {cell.source.splitlines()[0]: len(cell.source.splitlines()) for cell in code(notebook)}
     assert {first: length for first, length in lengths.items() if length > 25} == {}
+
+
+TEXTS = [
+    *NOTEBOOKS,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "data/results/README.md")),
+]
+ROOTS = {"kd": "kdlib", "kdlib": "kdlib", "course": "kdlib.course"}
+
+
+def words(path: Path) -> str:
+    """What a notebook or a text says, outputs left aside."""
+    if path.suffix != ".ipynb":
+        return path.read_text(encoding="utf-8")
+    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+
+def exists(root: str, names: list[str]) -> bool:
+    """Whether a dotted name of kdlib leads to something."""
+    here: Any = import_module(root)
+    for name in names:
+        try:
+            here = getattr(here, name) if hasattr(here, name) else import_module(f"{here.__name__}.{name}")
+        except (ImportError, AttributeError):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_text_names_exists(path: Path) -> None:
+    text = words(path)
+    dotted = set(re.findall(r"(?<![\w./\"'-])(kd|kdlib|course)((?:\.[A-Za-z_]\w*)+)", text))
+    assert [root + rest for root, rest in sorted(dotted) if not exists(ROOTS[root], rest[1:].split("."))] == []
+    files = set(re.findall(r"(?<![\w/.])((?:kdlib|tests|notebooks|data/results)/[\w./]+\w)", text))
+    assert [name for name in sorted(files) if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
 def recipe(target: str, path: Path | None = None) -> str:
