@@ -20,7 +20,7 @@ from kdlib.scoring.evaluation import Result
 
 if TYPE_CHECKING:
     from kdlib.scoring.detector import Detector
-    from kdlib.training.loop import History
+    from kdlib.training.history import History
 
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"

@@ -11,8 +11,8 @@ import pytest
 
 from kdlib import claims, study
 from kdlib.cli import app, expand
-from kdlib.training.state import write_csv
 from kdlib.course.studies import STUDIES
+from kdlib.training.state import write_csv
 from kdlib.trials.study import Trial
 
 SHORT: dict[str, Any] = {"batch_size": 4, "weights": "random"}

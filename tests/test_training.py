@@ -18,10 +18,9 @@ import torch
 import two_phases
 
 import kdlib as kd
-from kdlib.contract import Distiller, Phase
+from kdlib.contract import Distiller
 from kdlib.runtime import Runtime
 from kdlib.training import cache, loader
-from kdlib.training.order import shuffled
 from kdlib.training.state import recorded
 
 Make = Callable[[], Distiller]
@@ -219,38 +218,6 @@ def test_one_image_and_large_batches(images: kd.data.ImageSet) -> None:
 
 def test_workers_read_the_same_images(images: kd.data.ImageSet) -> None:
     assert tiny.fit(tiny.build(), images, workers=1).rows == tiny.fit(tiny.build(), images).rows
-
-
-def test_every_image_is_seen_equally_often() -> None:
-    drawn = [i for step in range(14) for i in shuffled(7, 3, step, seed=1)]
-    assert sorted(drawn) == sorted(list(range(7)) * 6)
-    epochs = [tuple(drawn[i : i + 7]) for i in range(0, 42, 7)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and len(set(epochs)) == 6
-    assert shuffled(7, 3, 5, seed=1) == drawn[15:18] != shuffled(7, 3, 5, seed=2)
-
-
-class Process:
-    """One of two processes on this machine."""
-
-    num_processes, process_index, local_process_index = 2, 0, 0
-
-    def __init__(self, rank: int) -> None:
-        self.process_index = self.local_process_index = rank
-
-
-def a_phase(batch_size: int) -> Phase:
-    return Phase(name="any", parameters=[], optimiser=torch.optim.SGD, loss=dict, steps=3, batch_size=batch_size)  # type: ignore[arg-type]
-
-
-def test_processes_share_each_batch(images: kd.data.ImageSet) -> None:
-    cpu, shares = Runtime(device=torch.device("cpu")), []
-    for rank in range(2):
-        source = loader.TrainingImages(torch.nn.Identity(), images, 4, cpu, cache=False, processes=Process(rank))  # type: ignore[arg-type]
-        shares.append([batch.image for batch in source.training(a_phase(5), range(3), 0)])
-        with pytest.raises(ValueError, match="batch size is 1, fewer than the 2 processes"):
-            list(source.training(a_phase(1), range(3), 0))
-    assert [[len(image) for image in share] for share in shares] == [[2, 2, 2], [2, 2, 2]]
-    assert not any(torch.equal(a, b) for ours, theirs in zip(*shares, strict=True) for a in ours for b in theirs)
 
 
 def test_history_speaks_of_speed(images: kd.data.ImageSet) -> None:

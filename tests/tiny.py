@@ -23,10 +23,10 @@ def data(root: Path, *categories: str, train: int = 8, size: int | tuple[int, in
     return load(root, size=size, **options)
 
 
-def normal(root: Path, count: int = 8) -> ImageSet:
+def normal(root: Path, count: int = 8, size: int = SIZE) -> ImageSet:
     """Normal images only."""
     trees.pictures(root / "part" / "train" / "good", count)
-    return load(root, size=SIZE, calib_share=0).train
+    return load(root, size=size, calib_share=0).train
 
 
 def build(name: str = "stpm", **overrides: Any) -> Distiller:

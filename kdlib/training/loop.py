@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,33 +21,9 @@ from kdlib.data import ImageSet
 from kdlib.files import alone
 from kdlib.randomness import Salt, mix, seeded
 from kdlib.runtime import Runtime, agreed, choose, processes, synchronise
+from kdlib.training.history import History
 from kdlib.training.loader import TrainingImages
-from kdlib.training.state import RunState, from_json, recorded, to_json
-
-
-@dataclass
-class History:
-    """What happened in training.
-
-    Attributes:
-        rows: One dict per step: `phase`, `step` and every named loss.
-        seconds: Wall time, with the teacher's pass; of a run that was taken up, without what was lost in between.
-        images: Images that passed through the student.
-        runtime: How it ran.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    images: int = 0
-    runtime: str = ""
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds if self.seconds else float("nan")
-
-    def losses(self, name: str = "total") -> list[float]:
-        """One named loss over all steps that have it."""
-        return [row[name] for row in self.rows if name in row]
+from kdlib.training.state import RunState, from_json, recorded, run_key, to_json
 
 
 def fit(
@@ -105,7 +78,7 @@ def fit(
         precision = recorded(Path(state)).get("precision", "auto")
     runtime = agreed(choose(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
     runtime.prepare(model)
-    key = _key(model, images, held_out, auxiliary, seed, runtime)
+    key = run_key(model, images, held_out, auxiliary, seed, runtime)
     loader = TrainingImages(
         model.teacher,
         images,
@@ -276,31 +249,3 @@ def _check(images: ImageSet, name: str, size: tuple[int, int] | None = None) -> 
         raise ValueError(f"{int(images.labels.sum())} {name} are anomalous; fit() takes normal images only")
     if size and images.size != size:
         raise ValueError(f"{name} are {images.size} px, training images {size}; load both at one size")
-
-
-def _key(
-    model: Distiller,
-    images: ImageSet,
-    held_out: ImageSet | None,
-    auxiliary: ImageSet | None,
-    seed: int,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """What must be equal for a training to be the same."""
-    return {
-        "method": model.name,
-        "config": json.loads(json.dumps(asdict(model.config))),
-        "teacher": model.teacher.fingerprint(),
-        "seed": seed,
-        "images": len(images),
-        "names": _names(images),
-        "held_out": _names(held_out),
-        "auxiliary": _names(auxiliary),
-        "size": list(images.size),
-        "precision": runtime.precision,
-    }
-
-
-def _names(images: ImageSet | None) -> str:
-    names = [] if images is None else [[s.category, s.defect, s.path.name] for s in images.samples]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]

@@ -8,9 +8,10 @@ history.jsonl         one line per step; longer than the state says where a kill
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from kdlib.contract import Distiller
+from kdlib.data import ImageSet
 from kdlib.files import read_header, read_tensors, write_tensors, write_text
+from kdlib.runtime import Runtime
 
 Row = dict[str, Any]
 
@@ -145,6 +148,34 @@ class RunState:
                 f"'{path}' belongs to another run: it has {there}, this run {here}. Choose another folder, or delete "
                 "this one to start anew."
             )
+
+
+def run_key(
+    model: Distiller,
+    images: ImageSet,
+    held_out: ImageSet | None,
+    auxiliary: ImageSet | None,
+    seed: int,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """What must be equal for a training to be the same."""
+    return {
+        "method": model.name,
+        "config": json.loads(json.dumps(asdict(model.config))),
+        "teacher": model.teacher.fingerprint(),
+        "seed": seed,
+        "images": len(images),
+        "names": _names(images),
+        "held_out": _names(held_out),
+        "auxiliary": _names(auxiliary),
+        "size": list(images.size),
+        "precision": runtime.precision,
+    }
+
+
+def _names(images: ImageSet | None) -> str:
+    names = [] if images is None else [[s.category, s.defect, s.path.name] for s in images.samples]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 def _checked_header(path: Path, meta: Row) -> Row:

@@ -25,7 +25,8 @@ from kdlib.files import write_csv, write_text
 from kdlib.runtime import choose, processes
 from kdlib.scoring.detector import Detector, calibrate, save
 from kdlib.scoring.evaluation import METRICS, evaluate
-from kdlib.training.loop import History, fit
+from kdlib.training.history import History
+from kdlib.training.loop import fit
 from kdlib.trials.speed import latency_ms, peak_memory_mb
 
 # fmt: off

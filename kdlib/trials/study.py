@@ -18,7 +18,8 @@ from kdlib import methods
 from kdlib.data.records import Splits
 from kdlib.files import write_csv
 from kdlib.scoring.evaluation import evaluate
-from kdlib.training.loop import History, fit
+from kdlib.training.history import History
+from kdlib.training.loop import fit
 
 COLUMNS = (
     *("method", "variant", "options", "protocol", "classes", "category", "seed", "steps"),
