@@ -9,7 +9,9 @@ kd.score(detector, "part.png")
 """
 
 import os
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
 # Before torch is loaded: threads that wait for their turn by spinning slow training threefold where another process
 # uses a core.
@@ -46,4 +48,12 @@ __all__ = [
     "score",
     "setup",
     "teachers",
+    "viz",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `kdlib.viz`, and with it matplotlib, when it is first asked for."""
+    if name == "viz":
+        return import_module("kdlib.viz")
+    raise AttributeError(f"module 'kdlib' has no attribute '{name}'")

@@ -36,12 +36,12 @@ def _ablations(method: str, changes: dict[str, dict[str, Any]], **common: Any) -
     return tuple(Trial(method=method, variant=name, options=options, **common) for name, options in changes.items())
 
 
-_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "cram": False}
+_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "neck": "none"}
 SNL_LADDER: dict[str, dict[str, Any]] = {
     "spatial": _SPATIAL,
     "+ channel": _SPATIAL | {"channel": 1.0},
     "+ intra": _SPATIAL | {"channel": 1.0, "intra": 1.0},
-    "+ inter": PLAIN | {"cram": False},
+    "+ inter": PLAIN | {"neck": "none"},
     "+ CRAM": dict(PLAIN),
 }
 SNL_SWITCHES: dict[str, dict[str, Any]] = {
