@@ -1,5 +1,4 @@
-"""What only the notebooks need: rendered image sets, widgets, checkers, studies and the ledger of claims."""
+"""What only the notebooks need: rendered image sets, widgets, checkers, studies and the ledger of claims.
 
-from kdlib.course import checks, claims, rendered, studies, widgets
-
-__all__ = ["checks", "claims", "rendered", "studies", "widgets"]
+Nothing is imported with it: studies and rendered sets must work where the notebooks' widgets are not installed.
+"""
