@@ -30,7 +30,8 @@ class Speed:
         size: Height and width of the images in pixels.
         batch: Images per step.
         runtime: How kdlib ran.
-        train: Steady training, over all phases in the proportion of their steps; teacher features from the cache where `fit` uses it on this device.
+        train: Steady training, over all phases in the proportion of their steps; teacher features from the cache where
+            `fit` uses it on this device.
         train_plain: The plain float32 loop.
         train_ratio: Median of the ratios of neighbouring measurements.
         teacher: The single pass that fills the cache.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdlib.contract import Batch, Distiller, Phase
+from kdlib.contract import Batch, Distiller, Phase, TrainingSet
 from kdlib.runtime import Runtime
 
 CATEGORIES = ("a", "b", "c", "d", "e")
@@ -27,7 +27,7 @@ class Step:
     share: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class OneBatch:
     """All there is to train on, for methods that look at the training images before and between phases."""
 
@@ -35,7 +35,7 @@ class OneBatch:
     categories: tuple[str, ...] = CATEGORIES
 
     @property
-    def held_out(self) -> OneBatch:
+    def held_out(self) -> TrainingSet:
         return self
 
     def __len__(self) -> int:
