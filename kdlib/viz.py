@@ -91,7 +91,7 @@ def gallery(
     for column, i in zip(axes.T, picked, strict=True):
         verdict = "anomalous" if detector.threshold.decide(result.scores[i : i + 1])[0] else "normal"
         column[0].imshow(picture(images[i]["image"]))
-        column[0].set_title(str(result.defects[i]).replace("_", "\n"), fontsize=9)
+        column[0].set_title(_plain(result.defects[i]).replace("_", "\n"), fontsize=9, parse_math=False)
         column[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
         drawn = column[2].imshow(result.maps[i], cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
         column[2].set_xlabel(f"{result.scores[i]:.3g}\n{verdict}", fontsize=8)
@@ -115,10 +115,10 @@ def portrait(
     axes[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
     drawn = axes[2].imshow(detector.scale.apply(result.maps[i]), cmap=MAP_COLOURS, vmin=0, vmax=1)
     figure.colorbar(drawn, ax=axes[2], label="anomaly")
-    kind = str(result.defects[i]).replace("_", " ")
+    kind = _plain(result.defects[i]).replace("_", " ")
     for axis, name in zip(axes, (kind, "truth", title), strict=False):
         axis.set(xticks=[], yticks=[])
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=9, parse_math=name != kind)
     score_histogram(result, detector.threshold, ax=axes[3])
     axes[3].axvline(result.scores[i], color=CHOSEN, linewidth=2)
     axes[3].legend(frameon=False, loc="upper center", fontsize=8)
@@ -221,6 +221,11 @@ def picture(image: ArrayLike) -> NDArray[Any]:
     """An image as [H, W, 3] for imshow, from [3, H, W] or [H, W, 3]."""
     array = np.asarray(image)
     return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array
+
+
+def _plain(name: str) -> str:
+    """A folder's name as it can be drawn; of one that is no UTF-8, some bytes become escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _grid(count: int, columns: int, width: float) -> tuple[Figure, list[Axes]]:

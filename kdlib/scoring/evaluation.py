@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +63,9 @@ class Result:
         found = dict.fromkeys(METRICS, float("nan"))
         if 0 < self.labels.sum() < len(self.labels):
             found |= metrics.image_metrics(self.scores, self.labels)
-        if self.has_masks:
+        if self.has_masks and not self.masks.any():
+            warnings.warn("the masks of all defective images are empty: pixel metrics are NaN", stacklevel=2)
+        elif self.has_masks:
             found |= metrics.pixel_metrics(self.maps, self.masks)
         return found
 

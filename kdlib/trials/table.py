@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -19,6 +19,8 @@ COLUMNS = (
     *("image_auroc", "pixel_auroc", "aupro", "train_seconds", "size", "runtime"),
 )
 """What every table has; the tables of `run` have more."""
+SHOWN = ("image_auroc", "pixel_auroc", "aupro", "train_seconds")
+"""What the command line prints of a row."""
 _TRAINING = ("method", "variant", "options", "protocol", "classes", "seed", "steps", "size")
 _WHOLE_NUMBERS = ("classes", "seed", "steps", "size")
 _NUMBERS = (*_WHOLE_NUMBERS, "image_auroc", "pixel_auroc", "aupro", "train_seconds")
@@ -117,6 +119,23 @@ def table(rows: Rows, *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_
         measured = [str(column[key]) for column in columns]
         lines.append([*named, seeds, *measured])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row in one line, for the command line."""
+    name = f"{row['method']} {row['variant']}".strip()
+    measured = "  ".join(f"{metric} {float(row[metric]):.3f}" for metric in SHOWN)
+    return f"{name:10s} {row['category']:20s} seed {row['seed']}  {measured}"
+
+
+def means(rows: pd.DataFrame) -> str:
+    """A line per method: means over categories and seeds, over those rows that have a value."""
+    lines = []
+    for method, group in rows.groupby("method", sort=False):
+        values = group[list(SHOWN)].astype(float).mean()
+        measured = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
+        lines.append(f"{method:10s} {len(group):3d} rows  {measured}")
+    return "\n".join(lines)
 
 
 def _figure(group: pd.DataFrame, metric: str) -> Figure:
