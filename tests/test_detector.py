@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import kdlib as kd
-from kdlib import state
+from kdlib import files as state
 from kdlib.scoring.inputs import as_input
 
 

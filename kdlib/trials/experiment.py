@@ -23,8 +23,9 @@ from kdlib import methods, viz
 from kdlib.data.records import ImageSet, Splits
 from kdlib.files import write_csv, write_text
 from kdlib.runtime import processes, runtime
-from kdlib.scoring.detector import Detector, calibrate, save
+from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.evaluation import METRICS, evaluate
+from kdlib.scoring.saving import save
 from kdlib.training.loop import History, fit
 from kdlib.trials.speed import latency_ms, peak_memory_mb
 
