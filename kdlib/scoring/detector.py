@@ -131,8 +131,8 @@ def _check_images(images: ImageSet, maps: str) -> None:
         raise ValueError(f"{int(images.labels.sum())} calibration images are anomalous; expected normal images only")
     if maps == "normal" and len(images) < 4:
         raise ValueError(
-            f"there are {len(images)} calibration images; maps='normal' needs 4 or more, half of them for the mean maps "
-            "and half for the threshold: use maps='plain' or set more images aside"
+            f"there are {len(images)} calibration images; maps='normal' needs 4 or more, half of them for the mean "
+            "maps and half for the threshold: use maps='plain' or set more images aside"
         )
 
 
@@ -142,7 +142,8 @@ def _normal_maps(model: Distiller, images: ImageSet, floor: float, runtime: Runt
     def level_maps() -> Iterator[list[Tensor]]:
         for items in DataLoader(images, 16):
             with torch.inference_mode(), runtime.autocast():
-                yield model.level_maps(runtime.images(items["image"]))
+                levels = model.level_maps(runtime.images(items["image"]))
+            yield levels
 
     return NormalMaps.fit(level_maps(), floor=floor)
 

@@ -97,8 +97,8 @@ def check_predictions(maps: Tensor, scores: Tensor, names: Sequence[str]) -> Non
     broken = ~(torch.isfinite(maps).flatten(1).all(1) & torch.isfinite(scores))
     if broken.any():
         raise ValueError(
-            f"the anomaly maps of {int(broken.sum())} of {len(names)} images have NaN or infinite values, first that of "
-            f"{names[int(broken.nonzero()[0])]}; the model's weights are damaged or its training diverged: train it "
+            f"the anomaly maps of {int(broken.sum())} of {len(names)} images have NaN or infinite values, first that "
+            f"of {names[int(broken.nonzero()[0])]}; the model's weights are damaged or its training diverged: train it "
             "anew with a lower learning rate, or score in fp32"
         )
 

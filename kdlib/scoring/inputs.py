@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from torch import Tensor
 
 from kdlib.data.reading import open_image, resize_image, to_rgb
 
-ImageLike: TypeAlias = str | bytes | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike: TypeAlias = str | bytes | bytearray | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 _DAMAGED = (OSError, SyntaxError, EOFError, struct.error)
 _INTEGERS = (np.bool_, np.uint8, np.uint16)
-_EXPECTED = "expected a path, the bytes of an image file, a PIL image, an array [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W]"
+_EXPECTED = (
+    "expected a path, the bytes of an image file, a PIL image, an array [H, W] or [H, W, 3], or a tensor [3, H, W] or "
+    "[1, H, W]"
+)
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
@@ -31,7 +34,7 @@ def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
         return [images]
     if not isinstance(images, Sequence):
         raise ValueError(f"cannot read an image from {type(images).__name__}; {_EXPECTED}, or a list of these")
-    return list(images)
+    return list(cast("Sequence[ImageLike]", images))
 
 
 def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:

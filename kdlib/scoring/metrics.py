@@ -209,5 +209,3 @@ def _labels(labels: ArrayLike) -> NDArray[np.bool_]:
         found = f"{np.count_nonzero(truth)} anomalous among {truth.size} images"
         raise ValueError(f"found {found}; expected normal and anomalous ones: add the missing class to the test set")
     return truth
-
-

@@ -108,6 +108,6 @@ def _check(amap: Tensor, level: int) -> None:
     # One minus a cosine may round to a hair below 0.
     if amap.min() < -1e-3 * amap.abs().mean():
         raise ValueError(
-            f"a map of level {level} goes down to {amap.min():.3g}; measuring maps against normal ones needs errors of 0 "
-            "or more: use maps='plain' with this method"
+            f"a map of level {level} goes down to {amap.min():.3g}; measuring maps against normal ones needs errors "
+            "of 0 or more: use maps='plain' with this method"
         )

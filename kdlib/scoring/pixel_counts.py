@@ -134,7 +134,8 @@ class _Run:
     def __init__(self, array: NDArray[Any], file: Any = None) -> None:
         self.size, self.dtype = array.size, array.dtype
         self.index = _scores(array)[::_STRIDE].copy()
-        self._array, self._file = (array, None) if file is None else (None, file)
+        self._array = array if file is None else None
+        self._file: Any = file
 
     def between(self, low: Any, high: Any) -> tuple[int, NDArray[Any]]:
         """A part of the array with every value from `low` to `high`, and how many values lie before it."""
@@ -174,7 +175,7 @@ class _Runs:
         self._parts, self._waiting = [], 0
 
 
-def _met(scores: Floats, pixels: int | Counts, share: Floats) -> NDArray[Any]:
+def _met(scores: NDArray[Any], pixels: int | Counts, share: NDArray[Any]) -> NDArray[Any]:
     met = np.empty(scores.size, dtype=[("score", scores.dtype), ("pixels", np.int64), ("share", np.float64)])
     met["score"], met["pixels"], met["share"] = scores, pixels, share
     return met

@@ -178,8 +178,8 @@ class Result:
     def _need_all(self) -> None:
         if not self.complete:
             raise ValueError(
-                f"the maps of {len(self.kept)} of {len(self.samples)} images were kept; evaluate(..., keep='all') keeps "
-                "all in memory, keep=[0, 5] those of some images, for map_of(0) and mask_of(0)"
+                f"the maps of {len(self.kept)} of {len(self.samples)} images were kept; evaluate(..., keep='all') "
+                "keeps all in memory, keep=[0, 5] those of some images, for map_of(0) and mask_of(0)"
             )
 
     def _row(self, image: int) -> int:

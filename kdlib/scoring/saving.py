@@ -90,9 +90,7 @@ def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -
         raise ValueError("some stored tensors belong neither to the model nor to its normal maps; save it anew")
     model.load_trained(trained)
     normal = _normal_maps(means, card.floor)
-    return Detector(
-        model.eval(), card.size, card.threshold, card.scale, precision=card.precision, normal=normal
-    )
+    return Detector(model.eval(), card.size, card.threshold, card.scale, precision=card.precision, normal=normal)
 
 
 def _source(card: Card, asked: str | Path | None) -> str | Path:
@@ -105,8 +103,8 @@ def _source(card: Card, asked: str | Path | None) -> str | Path:
     if saved == "random":
         return saved
     raise ValueError(
-        f"the teacher's weights came from the file '{saved}'; a file that only a card names is not opened unasked: pass "
-        "weights= with that path, or weights='auto' for weights that are installed"
+        f"the teacher's weights came from the file '{saved}'; a file that only a card names is not opened unasked: "
+        "pass weights= with that path, or weights='auto' for weights that are installed"
     )
 
 
@@ -128,8 +126,8 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(
-                f"tensor '{name}' has NaN or infinite values, which would call every image normal; train the model anew "
-                "with a lower learning rate"
+                f"tensor '{name}' has NaN or infinite values, which would call every image normal; train the model "
+                "anew with a lower learning rate"
             )
 
 
