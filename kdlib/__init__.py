@@ -20,8 +20,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from kdlib import contract, data, layers, losses, maps, methods, teachers
 from kdlib.methods import build
 from kdlib.scoring import metrics
-from kdlib.scoring.detector import Detector, Verdict, calibrate, load, save, score
-from kdlib.scoring.evaluation import Result, evaluate
+from kdlib.scoring.detector import Detector, calibrate
+from kdlib.scoring.evaluation import evaluate
+from kdlib.scoring.result import Result
+from kdlib.scoring.saving import load, save
+from kdlib.scoring.verdict import Verdict, score
 from kdlib.session import setup
 from kdlib.training.history import History
 from kdlib.training.loop import fit

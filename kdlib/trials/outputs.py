@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdlib import viz
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector, calibrate, save
 from kdlib.scoring.evaluation import Result, evaluate
 from kdlib.trials.names import folder_name
