@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kdlib import datasets
+from kdlib import data
 from kdlib.data import DatasetError, ImageSet, data_folder, join, load
 
 
@@ -22,7 +22,7 @@ def paths(images: ImageSet) -> list[Path]:
     return [sample.path for sample in images.samples]
 
 
-def two(root: Path, **options: object) -> datasets.Splits:
+def two(root: Path, **options: object) -> data.Splits:
     trees.mvtec(root, "bottle")
     trees.mvtec(root, "cable")
     return load(root, size=8, **options)
@@ -104,7 +104,7 @@ def test_subset_keeps_order_and_categories(tmp_path: Path) -> None:
 
 def test_pixels_survive_reading(tmp_path: Path) -> None:
     splits = load(trees.mvtec(tmp_path), size=(10, 12))
-    stored = np.asarray(datasets.open_image(splits.train.samples[0].path))
+    stored = np.asarray(data.open_image(splits.train.samples[0].path))
     assert (splits.train[0]["image"] * 255 == torch.from_numpy(stored.transpose(2, 0, 1).copy())).all()
 
 
