@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from kdlib.data.decoding import verify
+from kdlib.data.decoding import verified
 from kdlib.data.errors import DatasetError
 from kdlib.data.listing import image_files
 from kdlib.data.samples import Sample, open_sample
@@ -70,9 +70,7 @@ def _digest(path: Path) -> str:
 
 def _problem(sample: Sample) -> str:
     try:
-        if sample.mask_path is None:
-            verify(sample.path)
-        else:
+        if sample.mask_path is not None or not verified(sample.path):
             open_sample(sample)
     except DatasetError as error:
         return str(error)

@@ -205,7 +205,7 @@ def join(parts: Sequence[Splits]) -> Splits:
     """Put several data sets together, for one model for all categories. Their category names must differ.
 
     Raises:
-        DatasetError: Nothing to join, a category or an image that occurs twice, or different image sizes or white levels.
+        DatasetError: Nothing to join, a repeated category or image, or different sizes or white levels.
     """
     if not parts:
         raise DatasetError("join() got an empty list; give it at least one Splits.")
@@ -223,7 +223,7 @@ def join(parts: Sequence[Splits]) -> Splits:
     paths = Counter(s.path for part in parts for one in (part.train, part.calib, part.test) for s in one.samples)
     if repeated := [str(path) for path, count in paths.items() if count > 1]:
         raise DatasetError(
-            f"{len(repeated)} images occur more than once, such as {repeated[0]}. Keep each in one place."
+            f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place."
         )
 
     def joined(sets: Iterable[ImageSet]) -> ImageSet:
