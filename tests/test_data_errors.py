@@ -154,7 +154,9 @@ def test_paths_in_lists_stay_inside(tmp_path: Path, column: str, escape: str) ->
 
 def test_paths_in_meta_json_stay_inside_and_exist(tmp_path: Path) -> None:
     trees.picture(tmp_path / "secret.png")
-    with pytest.raises(DatasetError, match=r"meta\.json, 'test', 'cashew', item 4 names '\.\./secret\.png', which leads out"):
+    with pytest.raises(
+        DatasetError, match=r"meta\.json, 'test', 'cashew', item 4 names '\.\./secret\.png', which leads out"
+    ):
         load(trees.visa_meta(tmp_path / "a", img_path="../secret.png"))
     with pytest.raises(DatasetError, match=r"item 4 names 'cashew/gone\.png', but .* does not exist"):
         load(trees.visa_meta(tmp_path / "b", mask_path="cashew/gone.png"))
@@ -182,10 +184,19 @@ def test_damaged_csv(tmp_path: Path, line: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"anomaly": "yes"}, {"anomaly": None}, {"anomaly": 2}, {"img_path": None}, {"mask_path": 3}, {"specie_name": ["a"]}],
+    [
+        {"anomaly": "yes"},
+        {"anomaly": None},
+        {"anomaly": 2},
+        {"img_path": None},
+        {"mask_path": 3},
+        {"specie_name": ["a"]},
+    ],
 )
 def test_damaged_item_of_meta_json(tmp_path: Path, changes: dict[str, object]) -> None:
-    with pytest.raises(DatasetError, match=r"meta\.json, 'test', 'cashew', item 4: \{.*\} is not an object with img_path"):
+    with pytest.raises(
+        DatasetError, match=r"meta\.json, 'test', 'cashew', item 4: \{.*\} is not an object with img_path"
+    ):
         load(trees.visa_meta(tmp_path, **changes))
 
 
@@ -323,7 +334,9 @@ def test_images_that_no_split_takes(tmp_path: Path, build: Callable[[Path], Path
         load(root)
 
 
-@pytest.mark.parametrize("inner", ["defects/good", "defects/masks", "test/dent/ok", "normal/masks", "ok/a/ng", "normal/bad"])
+@pytest.mark.parametrize(
+    "inner", ["defects/good", "defects/masks", "test/dent/ok", "normal/masks", "ok/a/ng", "normal/bad"]
+)
 def test_own_folders_that_contradict_each_other(tmp_path: Path, inner: str) -> None:
     trees.pictures(tmp_path / "normal", 4)
     trees.pictures(tmp_path / inner, 2)

@@ -13,21 +13,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdlib.data.layout import Layout, find_categories
+from kdlib.data.layout import Layout
 from kdlib.data.listing import child
-from kdlib.data.mvtec import collect_mvtec, is_mvtec
+from kdlib.data.mvtec import collect_mvtec, find_mvtec
 
 CATEGORIES = frozenset({"01", "02", "03"})
 
 
 def find(root: Path) -> dict[str, Path]:
-    """The folders at `root`, or in its BTech_Dataset_transformed, that hold train/ok."""
-    return find_categories(child(root, "btech_dataset_transformed") or root, _is_category)
+    """The categories in BTech_Dataset_transformed, or at a root whose categories have train/ok."""
+    inner = child(root, "btech_dataset_transformed")
+    categories = find_mvtec(inner or root)
+    with_ok = [name for name, folder in categories.items() if _has_ok(folder)]
+    ours = len(with_ok) == len(categories) or (with_ok and CATEGORIES.issuperset(categories))
+    return categories if inner or ours else {}
 
 
-def _is_category(folder: Path) -> bool:
+def _has_ok(folder: Path) -> bool:
     train = child(folder, "train")
-    return is_mvtec(folder) and train is not None and child(train, "ok") is not None
+    return train is not None and child(train, "ok") is not None
 
 
 BTAD = Layout(

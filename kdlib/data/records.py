@@ -222,9 +222,7 @@ def join(parts: Sequence[Splits]) -> Splits:
 
     paths = Counter(s.path for part in parts for one in (part.train, part.calib, part.test) for s in one.samples)
     if repeated := [str(path) for path, count in paths.items() if count > 1]:
-        raise DatasetError(
-            f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place."
-        )
+        raise DatasetError(f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place.")
 
     def joined(sets: Iterable[ImageSet]) -> ImageSet:
         samples = (sample for one in sets for sample in one.samples)
