@@ -280,7 +280,7 @@ def test_a_list_names_each_file_once(tmp_path: Path) -> None:
     lists = json.loads((other / "meta.json").read_text())
     lists["train"]["cake"] = lists["test"]["cashew"][:1] + lists["train"]["cashew"][:1]
     (other / "meta.json").write_text(json.dumps(lists))
-    with pytest.raises(DatasetError, match="2 images occur twice, such as .*cashew"):
+    with pytest.raises(DatasetError, match=r"2 images occur twice, such as .*cashew"):
         load(other)
 
 
