@@ -78,10 +78,6 @@ class ImageSet(Dataset[Item]):
             index=index,
         )
 
-    def pixels(self, index: int) -> Tensor:
-        """The image at this position, without its mask, uint8 [3, H, W]."""
-        return resize_image(open_image(self.samples[index].path), self.size)
-
     def __repr__(self) -> str:
         height, width = self.size
         return f"ImageSet({len(self)} images, {self.labels.sum()} anomalous, {height} x {width}, {self.categories})"

@@ -61,7 +61,8 @@ def configure(name: str, **overrides: Any) -> DistillerConfig:
     known = {f.name for f in fields(config)}
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"'{name}' has no setting {unknown}; it has {sorted(known)}")
-    return replace(config, **{k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()})
+    changes: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()}
+    return replace(config, **changes)
 
 
 def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
