@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdlib.layers.bottleneck import OneClassBottleneck
 from kdlib.layers.decoder import PyramidDecoder
 from kdlib.layers.necks import Through
-from kdlib.teachers import Pyramid, Teacher
+from kdlib.teachers import Teacher
 
 Features = list[Tensor]
 Named = dict[str, Tensor]
@@ -105,7 +105,7 @@ class ForwardStudent(nn.Module):
         neck: Makes the neck for that many channels of the last level.
     """
 
-    def __init__(self, network: Pyramid, neck: Callable[[int], nn.Module] = Through) -> None:
+    def __init__(self, network: Teacher, neck: Callable[[int], nn.Module] = Through) -> None:
         super().__init__()
         self.network = network
         self.neck = neck(network.channels[-1])
