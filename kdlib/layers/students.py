@@ -86,14 +86,20 @@ class ReverseStudent(nn.Module):
 
     def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
         """The embedding [B, C, h, w] that enters the neck."""
-        self._check_size(x)
+        self._check_sizes(x, t)
         return self.bottleneck(t)
 
-    def _check_size(self, x: Tensor) -> None:
+    def _check_sizes(self, x: Tensor, t: Sequence[Tensor]) -> None:
         if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
             raise ValueError(
                 f"images are {x.shape[-2]} x {x.shape[-1]} px; height and width must be multiples of {self.multiple} "
                 "because the decoder doubles sizes. Choose such a size."
+            )
+        sizes = [tuple(f.shape[-2:]) for f in t]
+        if any((h, w) != (2 * next_h, 2 * next_w) for (h, w), (next_h, next_w) in pairwise(sizes)):
+            raise ValueError(
+                f"the teacher gives maps of {sizes} positions, which do not halve from level to level; a student in "
+                "reverse needs maps that do: choose another network, such as a ResNet"
             )
 
 

@@ -23,6 +23,10 @@ from kdlib.teachers.weights import RANDOM_SEED, Weights
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
+# Positions per side that convolutions without padding may take away from a level.
+_LOST = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outline:
     """What is known about a network without its numbers.
@@ -146,11 +150,15 @@ def size_that_works(name: str, levels: Sequence[int], size: tuple[int, int]) -> 
 
 
 def misshapen(features: Sequence[Tensor], net: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with the sizes of features for images of a size, where a stride promises others."""
+    """What is wrong with the sizes of features for images of a size, where a stride promises others.
+
+    Convolutions without padding may take a few positions away; networks that scale images to a size of their own give
+    quite other numbers.
+    """
     channels_last = gives_channels_last(net)
     for feature, stride in zip(features, net.feature_info.reduction(), strict=True):
         got = tuple(feature.shape[1:3] if channels_last else feature.shape[2:])
-        if any(n not in (length // stride, ceil(length / stride)) for n, length in zip(got, size, strict=True)):
+        if any(not length // stride - _LOST <= n <= ceil(length / stride) for n, length in zip(got, size, strict=True)):
             return f"its features are {got[0]} x {got[1]} where stride {stride} promises others"
     return None
 
