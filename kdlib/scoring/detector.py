@@ -97,8 +97,8 @@ def calibrate(
         maps: `plain`, or `normal`: level maps are divided by the mean normal map of their place. Every second image
             then gives the means, the others the threshold: images fit their own means better than new ones do.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
-        device: See `kdlib.runtime.runtime`.
-        precision: See `kdlib.runtime.runtime`; the detector keeps to the one chosen here.
+        device: See `kdlib.runtime.choose`.
+        precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
     Raises:
         ValueError: If an image is anomalous or there are too few, `maps` is unknown, or level maps are negative or no

@@ -53,8 +53,8 @@ def evaluate(
         images: Normal and anomalous images.
         keep: Whose maps and masks the result holds: `all`, `none`, those of images at some positions, or `auto`, all
             where they take no more than `KEEP` bytes, and else none. The metrics do not depend on it.
-        device: See `kdlib.runtime.runtime`.
-        precision: See `kdlib.runtime.runtime`; `auto` takes that of the calibration where the model is a detector.
+        device: See `kdlib.runtime.choose`.
+        precision: See `kdlib.runtime.choose`; `auto` takes that of the calibration where the model is a detector.
             Maps and scores come out in float32 whatever it is.
         batch_size: Images at a time; the result does not depend on it.
         workers: Processes that read images.

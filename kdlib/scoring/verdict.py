@@ -49,8 +49,8 @@ def score(
             in 0..1), a tensor ([3, H, W] or [1, H, W], uint8 or float in 0..1), a stack of arrays or tensors, or a
             list of these. All are resized alike; floats of another than the working size are rounded to 8 bits before.
         full_size: Give each map at its image's own height and width, enlarged bilinearly; scores stay the same.
-        device: See `kdlib.runtime.runtime`.
-        precision: `auto`, that of the calibration, for which the threshold holds; or see `kdlib.runtime.runtime`.
+        device: See `kdlib.runtime.choose`.
+        precision: `auto`, that of the calibration, for which the threshold holds; or see `kdlib.runtime.choose`.
         batch_size: Images at a time.
 
     Raises:
