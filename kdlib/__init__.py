@@ -8,9 +8,14 @@ kd.evaluate(model, data.test).metrics()
 kd.score(detector, "part.png")
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
+
+# Before torch is loaded: threads that wait for their turn by spinning slow training threefold where another process
+# uses a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from kdlib import contract, data, layers, losses, maps, methods, teachers
 from kdlib.methods import build
@@ -21,7 +26,8 @@ from kdlib.scoring.result import Result
 from kdlib.scoring.saving import load, save
 from kdlib.scoring.verdict import Verdict, score
 from kdlib.session import setup
-from kdlib.training.loop import History, fit
+from kdlib.training.history import History
+from kdlib.training.loop import fit
 
 __version__ = version("kdlib")
 __all__ = [

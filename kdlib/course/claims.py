@@ -9,15 +9,16 @@ refutation. The one-model study compares methods that see the teacher's features
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+import pandas as pd
+
 from kdlib.files import write_csv
-from kdlib.trials import study
+from kdlib.trials.table import Row, figures, read
 
 COLUMNS = ("paper", "claim", "source", "data", "metric", "check", "mean", "spread", "seeds", "verdict")
 _SETS = ("real", "workshop")
@@ -162,47 +163,65 @@ def ledger(results: Path) -> Path:
     Args:
         results: Folder of the studies' files, and of `claims.csv`.
     """
-    rows = []
+    lines = []
     for claim in CLAIMS:
         path = results / f"{claim.study}_{claim.data}.csv"
-        rows.append(_checked(claim, study.read(path) if path.exists() else []))
-    write_csv(results / "claims.csv", COLUMNS, rows)
+        lines.append(_checked(claim, read(path) if path.exists() else []))
+    write_csv(results / "claims.csv", COLUMNS, lines)
     return results / "claims.csv"
 
 
 def table(results: Path, paper: str) -> str:
-    """A Markdown table of one paper's lines in `claims.csv`; says so where there is none."""
+    """A Markdown table of one paper's lines in `claims.csv`; says so where there is none.
+
+    Raises:
+        ValueError: If `claims.csv` is damaged.
+    """
     path = results / "claims.csv"
     if not path.exists():
         return "No ledger yet: `python -m kdlib claims` writes it."
     lines = ["| claim, in our words | data, metric | gain | seeds | verdict |", "| --- " * 5 + "|"]
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if paper in row["paper"]:
-                gain = " ± ".join(v for v in (row["mean"], row["spread"]) if v)
-                metric = row["metric"].replace("_auroc", " AUROC")
-                lines.append(
-                    f"| {row['claim']} | {row['data']}, {metric} | {gain} | {row['seeds']} | {row['verdict']} |"
-                )
+    for row in _written(path):
+        if paper in row["paper"]:
+            gain = " ± ".join(value for value in (row["mean"], row["spread"]) if value)
+            metric = row["metric"].replace("_auroc", " AUROC")
+            lines.append(f"| {row['claim']} | {row['data']}, {metric} | {gain} | {row['seeds']} | {row['verdict']} |")
     return "\n".join(lines)
 
 
-def _checked(claim: Claim, rows: list[study.Row]) -> dict[str, str]:
-    better, worse = (_by_seed(rows, claim.metric, chosen) for chosen in (claim.better, claim.worse))
+def _written(path: Path) -> list[Row]:
+    """The lines of the ledger."""
+    try:
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged ({error}); `python -m kdlib claims` writes it anew") from error
+    if missing := sorted(set(COLUMNS) - set(lines.columns)):
+        raise ValueError(f"'{path}' lacks the columns {missing}; `python -m kdlib claims` writes it anew")
+    return lines.to_dict("records")
+
+
+def _checked(claim: Claim, rows: list[Row]) -> Row:
+    better = _by_seed(rows, claim.metric, claim.better)
+    worse = _by_seed(rows, claim.metric, claim.worse)
     gains = [better[seed] - worse[seed] for seed in better.keys() & worse.keys()]
-    found = {
+    return {
+        "paper": claim.paper,
+        "claim": claim.claim,
+        "source": claim.source,
+        "data": claim.data,
+        "metric": claim.metric,
+        "check": f"{_named(claim.better)} minus {_named(claim.worse)}",
         "mean": f"{fmean(gains):+.4f}" if gains else "",
         "spread": f"{stdev(gains):.4f}" if len(gains) > 1 else "",
         "seeds": str(len(gains)),
         "verdict": _verdict(gains),
-        "check": f"{_named(claim.better)} minus {_named(claim.worse)}",
     }
-    return found | {name: getattr(claim, name) for name in ("paper", "claim", "source", "data", "metric")}
 
 
-def _by_seed(rows: list[study.Row], metric: str, chosen: Mapping[str, str]) -> dict[str, float]:
-    own = [row for row in rows if all(row[k] == v for k, v in chosen.items())]
-    return {seed: figure.mean for (seed,), figure in study.figures(own, metric, "seed").items()}
+def _by_seed(rows: list[Row], metric: str, chosen: Mapping[str, str]) -> dict[str, float]:
+    """The metric's mean over categories for every seed, of rows that have the chosen values."""
+    fitting = [row for row in rows if all(row[name] == value for name, value in chosen.items())]
+    return {seed: figure.mean for (seed,), figure in figures(fitting, metric, "seed").items()}
 
 
 def _verdict(gains: list[float]) -> str:
@@ -216,4 +235,4 @@ def _verdict(gains: list[float]) -> str:
 
 
 def _named(chosen: Mapping[str, str]) -> str:
-    return ", ".join(f"{k} {v or '(preset)'}" for k, v in chosen.items())
+    return ", ".join(f"{name} {value or '(preset)'}" for name, value in chosen.items())

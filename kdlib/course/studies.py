@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdlib.trials.study import Trial
+from kdlib.trials.trial import Recipe
 
 PLAIN = {"neighbourhood": 1}
 """The teacher's features as they are, as in the papers."""
@@ -19,29 +19,29 @@ AVERAGED = {"neighbourhood": 3}
 """The teacher's features averaged over 3 x 3 positions: PatchCore's idea, in none of these papers."""
 
 ONE_MODEL = (
-    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200)),
-    Trial(method="snl", variant="plain", options=PLAIN, stops=(300,)),
-    Trial(method="snl", variant="plain", options=PLAIN, stops=(1200,)),
-    Trial(method="dnpkd", variant="plain", options=PLAIN, stops=(300, 1200)),
-    Trial(method="rd", variant="averaged features", options=AVERAGED, stops=(300, 1200)),
-    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(300,)),
-    Trial(method="snl", variant="averaged features", options=AVERAGED, stops=(1200,)),
-    Trial(method="dnpkd", variant="real_only spectrum", options=PLAIN | {"spectrum": "real_only"}, stops=(300, 1200)),
-    Trial(method="dnpkd", variant="with SNL's channel loss", options=PLAIN | {"channel_weight": 1.0}, stops=(1200,)),
-    Trial(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200), protocol="single"),
+    Recipe(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200)),
+    Recipe(method="snl", variant="plain", options=PLAIN, stops=(300,)),
+    Recipe(method="snl", variant="plain", options=PLAIN, stops=(1200,)),
+    Recipe(method="dnpkd", variant="plain", options=PLAIN, stops=(300, 1200)),
+    Recipe(method="rd", variant="averaged features", options=AVERAGED, stops=(300, 1200)),
+    Recipe(method="snl", variant="averaged features", options=AVERAGED, stops=(300,)),
+    Recipe(method="snl", variant="averaged features", options=AVERAGED, stops=(1200,)),
+    Recipe(method="dnpkd", variant="real_only spectrum", options=PLAIN | {"spectrum": "real_only"}, stops=(300, 1200)),
+    Recipe(method="dnpkd", variant="with SNL's channel loss", options=PLAIN | {"channel_weight": 1.0}, stops=(1200,)),
+    Recipe(method="rd", variant="plain", options=PLAIN, stops=(100, 300, 600, 1200), protocol="single"),
 )
 
 
-def _ablations(method: str, changes: dict[str, dict[str, Any]], **common: Any) -> tuple[Trial, ...]:
-    return tuple(Trial(method=method, variant=name, options=options, **common) for name, options in changes.items())
+def _ablations(method: str, changes: dict[str, dict[str, Any]], **common: Any) -> tuple[Recipe, ...]:
+    return tuple(Recipe(method=method, variant=name, options=options, **common) for name, options in changes.items())
 
 
-_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "cram": False}
+_SPATIAL: dict[str, Any] = PLAIN | {"channel": 0.0, "intra": 0.0, "inter": 0.0, "neck": "none"}
 SNL_LADDER: dict[str, dict[str, Any]] = {
     "spatial": _SPATIAL,
     "+ channel": _SPATIAL | {"channel": 1.0},
     "+ intra": _SPATIAL | {"channel": 1.0, "intra": 1.0},
-    "+ inter": PLAIN | {"cram": False},
+    "+ inter": PLAIN | {"neck": "none"},
     "+ CRAM": dict(PLAIN),
 }
 SNL_SWITCHES: dict[str, dict[str, Any]] = {
@@ -97,11 +97,11 @@ DHKD = _ablations(
     },
 )
 
-STUDIES: dict[str, tuple[Trial, ...]] = {
+STUDIES: dict[str, tuple[Recipe, ...]] = {
     "one_model": ONE_MODEL,
     "per_category": (
-        Trial(method="dhkd", protocol="single"),
-        Trial(method="dhkd", protocol="single", variant="likelihood of the teacher", options={"score": "likelihood"}),
+        Recipe(method="dhkd", protocol="single"),
+        Recipe(method="dhkd", protocol="single", variant="likelihood of the teacher", options={"score": "likelihood"}),
     ),
     "snl": SNL,
     "dnpkd": DNPKD,

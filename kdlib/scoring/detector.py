@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
-from kdlib.runtime import Precision, Runtime
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
 from kdlib.scoring.normal_maps import FLOOR, NormalMaps

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdlib.data.records import ImageSet
-from kdlib.runtime import Runtime, synchronise
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import Runtime, choose, synchronise
 from kdlib.scoring.pixel_counts import MEMORY, PixelCounts
 from kdlib.scoring.result import METRICS as METRICS
 from kdlib.scoring.result import Result, has_masks, metrics_of

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.evaluation import check_predictions, predict
 from kdlib.scoring.inputs import ImageLike, as_list, decoded, resized, size_of

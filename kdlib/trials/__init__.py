@@ -1,1 +1,1 @@
-"""Trials: methods x categories x seeds, tables of their rows, and speed."""
+"""Trials: methods x categories x seeds, each with a file of its own; tables of their rows; speed."""

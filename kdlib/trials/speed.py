@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from kdlib import methods
-from kdlib.contract import Batch, Distiller
-from kdlib.runtime import Runtime, call_seconds, runtime
-
-_CATEGORIES = ("a", "b", "c", "d", "e")
+from kdlib.contract import Distiller
+from kdlib.runtime import Runtime, call_seconds, choose
+from kdlib.trials.steps import Step, teacher_features, training_steps
+from kdlib.trials.trial import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Speed:
         size: Height and width of the images in pixels.
         batch: Images per step.
         runtime: How kdlib ran.
-        train: Steady training, teacher features from the cache where `fit` uses it on this device.
+        train: Steady training, over all phases in the proportion of their steps; teacher features from the cache where
+            `fit` uses it on this device.
         train_plain: The plain float32 loop.
         train_ratio: Median of the ratios of neighbouring measurements.
         teacher: The single pass that fills the cache.
@@ -39,7 +40,8 @@ class Speed:
         latency_ms_p50: Scoring one image, milliseconds.
         peak_memory_mb: Of the process (CPU) or the device (CUDA) up to here.
         against: Another method, or nothing.
-        step_ratio: How long a training step takes, in steps of that method; median of neighbouring measurements.
+        step_ratio: How long a training step takes, over all phases, in steps of that method; median of neighbouring
+            measurements.
     """
 
     method: str
@@ -77,58 +79,56 @@ def bench(
         name: Method or `method/preset`.
         size: Height and width in pixels.
         batch: Images per step.
-        device: See `kdlib.runtime.runtime`.
-        precision: See `kdlib.runtime.runtime`.
+        device: See `kdlib.runtime`.
+        precision: See `kdlib.runtime`.
         rounds: Measurements of each kind.
         overrides: Fields of the methods' configurations.
         against: Method or `method/preset` whose training steps are measured in turn with the method's.
 
     Raises:
-        ValueError: If a method is unknown or has nothing to train, or a number is not positive.
+        ValueError: If a method is unknown or has nothing to train, an option does not fit, or a number is not positive.
     """
-    for method in filter(None, (name, against)):
-        if method.partition("/")[0] in methods.BASELINES:
-            raise ValueError(f"'{method}' has no training to measure; expected one of {sorted(methods.METHODS)}")
     if min(size, batch, rounds) < 1:
         raise ValueError(f"size is {size}, batch {batch}, rounds {rounds}; expected positive numbers")
-    how = runtime(device, precision)
-    plain = replace(how, precision="fp32", channels_last=False)
-    image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     options = {"batch_size": batch, **(overrides or {})}
-    ours, theirs = (_ready(methods.build(name, **options), image, runs) for runs in (how, plain))
-    x, y = how.images(image), plain.images(image)
-    step = _trainer(ours, x, how)
-    train = _in_turn(step, _trainer(theirs, y, plain, as_published=True), how, rounds)
-    ratio = None
+    recipe, other_recipe = _recipe(name, options), _recipe(against or name, options)
+    runtime = choose(device, precision)
+    plain_runtime = replace(runtime, precision="fp32", channels_last=False)
+    image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    model, plain = _build(recipe, runtime), _build(recipe, plain_runtime)
+    steps = training_steps(model, image, runtime)
+    train = _in_turn(steps, training_steps(plain, image, plain_runtime, as_published=True), runtime, rounds)
+    step_ratio = None
     if against:
-        other = _trainer(_ready(methods.build(against, **options), image, how), x, how)
-        ratio = statistics.median(a / b for a, b in zip(*_in_turn(step, other, how, 4 * rounds), strict=True))
-    ours.eval(), theirs.eval()
-    score = _in_turn(_scorer(ours, x, how), _scorer(theirs, y, plain), how, rounds)
+        other_steps = training_steps(_build(other_recipe, runtime), image, runtime)
+        step_ratio = _ratio(*_in_turn(steps, other_steps, runtime, 4 * rounds))
+    score = _in_turn([_scoring(model, image, runtime)], [_scoring(plain, image, plain_runtime)], runtime, rounds)
+    teacher = partial(teacher_features, model, runtime.images(image), runtime)
     return Speed(
         method=name,
-        backbone=ours.teacher.name,
+        backbone=model.teacher.name,
         size=size,
         batch=batch,
-        runtime=str(how),
+        runtime=str(runtime),
         train=batch / statistics.median(train[0]),
         train_plain=batch / statistics.median(train[1]),
-        train_ratio=statistics.median(b / a for a, b in zip(*train, strict=True)),
-        teacher=batch / statistics.median(call_seconds(partial(_taught, ours, x, how), how.device)),
+        train_ratio=_ratio(train[1], train[0]),
+        teacher=batch / statistics.median(call_seconds(teacher, runtime.device)),
         score=batch / statistics.median(score[0]),
         score_plain=batch / statistics.median(score[1]),
-        score_ratio=statistics.median(b / a for a, b in zip(*score, strict=True)),
-        latency_ms_p50=latency_ms(ours, (size, size), how),
-        peak_memory_mb=peak_memory_mb(how.device),
+        score_ratio=_ratio(score[1], score[0]),
+        latency_ms_p50=latency_ms(model, (size, size), runtime),
+        peak_memory_mb=peak_memory_mb(runtime.device),
         against=against,
-        step_ratio=ratio,
+        step_ratio=step_ratio,
     )
 
 
-def latency_ms(model: Distiller, size: tuple[int, int], how: Runtime) -> float:
+def latency_ms(model: Distiller, size: tuple[int, int], runtime: Runtime) -> float:
     """Median milliseconds to score one image of this height and width, after a warm-up."""
-    x = how.images(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
-    return 1000 * statistics.median(call_seconds(_scorer(model.eval(), x, how), how.device, repeats=20))
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    scoring = _scoring(model, image, runtime)
+    return 1000 * statistics.median(call_seconds(scoring.take, runtime.device, repeats=20))
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -143,70 +143,48 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-@dataclass
-class _OneBatch:
-    """All there is to train on, for methods that look at the training images before they start."""
-
-    batch: Batch
-    categories: tuple[str, ...] = _CATEGORIES
-
-    def __len__(self) -> int:
-        return len(self.batch.image)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield self.batch
+def _recipe(name: str, options: dict[str, Any]) -> Recipe:
+    recipe = Recipe(method=name, options=options)
+    recipe.config()
+    if name.partition("/")[0] in methods.BASELINES:
+        raise ValueError(f"'{name}' has no training to measure; expected one of {sorted(methods.METHODS)}")
+    return recipe
 
 
-def _ready(model: Distiller, image: Tensor, how: Runtime) -> Distiller:
-    """The method as it is when its training starts."""
-    how.prepare(model)
-    with how.autocast():
-        next(model.phases(_OneBatch(_batch(how.images(image)))))
+def _build(recipe: Recipe, runtime: Runtime) -> Distiller:
+    model = methods.build(recipe.method, **recipe.options)
+    runtime.prepare(model)
     return model
 
 
-def _batch(x: Tensor, teacher: list[Tensor] | None = None) -> Batch:
-    return Batch(image=x, category=torch.arange(len(x), device=x.device) % len(_CATEGORIES), teacher=teacher)
+def _scoring(model: Distiller, image: Tensor, runtime: Runtime) -> Step:
+    """Scoring images [B, 3, H, W]; leaves the model in eval mode."""
+    x = runtime.images(image)
+    model.eval()
 
-
-def _taught(model: Distiller, x: Tensor, how: Runtime) -> list[Tensor]:
-    with torch.no_grad(), how.autocast():
-        return model.teacher(x)
-
-
-def _trainer(model: Distiller, x: Tensor, how: Runtime, *, as_published: bool = False) -> Callable[[], None]:
-    """One training step; as published, the teacher runs in it and the optimiser is PyTorch's default."""
-    optimiser = model.optimiser(model.student_parameters())
-    for group in optimiser.param_groups:
-        group["fused"] = not as_published
-    cached = None if as_published or how.device.type != "cpu" else _taught(model, x, how)
-    batch = _batch(x, cached)
-    model.train()
-
-    def step() -> None:
-        with how.autocast():
-            total = model.loss(batch)["total"]
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        optimiser.step()
-
-    return step
-
-
-def _scorer(model: Distiller, x: Tensor, how: Runtime) -> Callable[[], None]:
     def score() -> None:
-        with torch.inference_mode(), how.autocast():
+        with torch.inference_mode(), runtime.autocast():
             model.image_score(model.anomaly_map(x).float())
 
-    return score
+    return Step(score)
 
 
 def _in_turn(
-    ours: Callable[[], None], plain: Callable[[], None], how: Runtime, rounds: int
+    one: Sequence[Step], other: Sequence[Step], runtime: Runtime, rounds: int
 ) -> tuple[list[float], list[float]]:
     """Seconds of both, measured A B A B, so that a machine whose speed drifts does not favour one."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds + 1):
-        for work, kept in zip((ours, plain), times, strict=True):
-            kept += call_seconds(work, how.device, warmup=0, repeats=1)
+        times[0].append(_seconds(one, runtime))
+        times[1].append(_seconds(other, runtime))
     return times[0][1:], times[1][1:]
+
+
+def _seconds(steps: Sequence[Step], runtime: Runtime) -> float:
+    """Seconds of the mean step."""
+    return sum(step.share * call_seconds(step.take, runtime.device, warmup=0, repeats=1)[0] for step in steps)
+
+
+def _ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median of the ratios of neighbouring measurements."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,178 @@
+"""The command line: how it is written, what it prints, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dataset_trees as trees
+import pytest
+
+from kdlib import cli, methods
+from kdlib.cli import app, expand
+
+SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for category in ("bottle", "cable"):
+        trees.mvtec(tmp_path / "data", category, train=5)
+    return tmp_path / "data"
+
+
+def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What `python -m kdlib` says when it fails."""
+    monkeypatch.setattr(sys, "argv", ["kdlib", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("kdlib", run_name="__main__")
+    assert stop.value.code not in (0, None)
+    said = capsys.readouterr().err + (stop.value.code if isinstance(stop.value.code, str) else "")
+    assert "Traceback" not in said
+    return said
+
+
+def test_several_values_after_one_option() -> None:
+    given = ["run", "a", "b", "--seed", "0", "1", "--out", "x", "--category", "c", "--seed", "2", "3"]
+    assert expand(given) == [
+        *("run", "a", "b", "--seed", "0", "--seed", "1", "--out", "x"),
+        *("--category", "c", "--seed", "2", "--seed", "3"),
+    ]
+
+
+def test_several_values_after_one_option_with_an_equals_sign() -> None:
+    assert expand(["run", "a", "--seed=0", "1", "--option", "x=1", "y=2", "--steps=5"]) == [
+        *("run", "a", "--seed=0", "--seed", "1", "--option", "x=1", "--option", "y=2", "--steps=5")
+    ]
+    assert expand(["study", "snl", "--variant", "", "+ CRAM"]) == [
+        "study",
+        "snl",
+        "--variant",
+        "",
+        "--variant",
+        "+ CRAM",
+    ]
+
+
+VALUES: dict[str, Any] = {
+    "False": False,
+    "false": False,
+    "True": True,
+    "None": None,
+    "null": None,
+    "3": 3,
+    "1e-3": 0.001,
+    "[4, 8]": (4, 8),
+    "(4, 8)": (4, 8),
+    '"64"': "64",
+    "product": "product",
+    "+ CRAM": "+ CRAM",
+    "a=b": "a=b",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", VALUES)
+def test_values_of_options_are_those_of_json_and_python(text: str) -> None:
+    parsed = cli.options([f"name={text}"])["name"]
+    assert parsed == VALUES[text] and type(parsed) is type(VALUES[text])
+
+
+@pytest.mark.parametrize("text", ["False", "false"])
+def test_a_switch_is_switched_off(text: str) -> None:
+    assert methods.configure("dnpkd", **cli.options([f"fafc={text}"])).fafc is False  # type: ignore[attr-defined]
+
+
+def test_commands_of_the_course_are_there_and_the_library_knows_nothing_of_it() -> None:
+    assert {command.name for command in app.registered_commands} >= {"study", "claims"}
+    package = Path(cli.__file__).parent
+    for path in package.rglob("*.py"):
+        if "course" not in path.relative_to(package).parts:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            imports = [line for line in lines if line.lstrip().startswith(("import ", "from "))]
+            assert not [line for line in imports if "kdlib.course" in line], path
+
+
+def test_unknown_studies_and_variants_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown study 'nothing'"):
+        app(expand(["study", "nothing"]), standalone_mode=False)
+    with pytest.raises(ValueError, match=r"no variants \['no mask'\]; it has .*'no masks'"):
+        app(expand(["study", "dnpkd", "--variant", "no mask"]), standalone_mode=False)
+    with pytest.raises(ValueError, match="there is no folder"):
+        app(expand(["claims", "--results", str(tmp_path / "none")]), standalone_mode=False)
+
+
+def test_claims_writes_the_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app(["claims", "--results", str(tmp_path)], standalone_mode=False)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "claims.csv") and (tmp_path / "claims.csv").is_file()
+
+
+def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["bench", "dnpkd", "--against", "stpm", "--backbone", "resnet18", "--size", "64", "--batch", "2", "--json"]
+    app(given, standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["backbone"] == "resnet18.tv_in1k" and (found["size"], found["batch"]) == (64, 2)
+    rates = ("train", "train_plain", "train_ratio", "teacher", "score", "score_plain", "score_ratio", "step_ratio")
+    assert all(found[name] > 0 for name in (*rates, "latency_ms_p50", "peak_memory_mb"))
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["doctor"], standalone_mode=False)
+    said = capsys.readouterr().out
+    for word in ("python", "torch", "runs on", "cpu", "tf_efficientnet_lite0", "(package)", "data folder"):
+        assert word in said
+
+
+MISTAKES = {
+    "method": (["run", "stmp"], "unknown method 'stmp'"),
+    "preset": (["run", "stpm/large"], "unknown preset 'stpm/large'"),
+    "category": (["run", "stpm", "--category", "cabel"], "'cabel'. Did you mean 'cable'?"),
+    "protocol": (["run", "stpm", "--protocol", "both"], "expected 'single' or 'multi'"),
+    "empty option": (["run", "stpm", "--option", "=3"], "'=3' is not NAME=VALUE"),
+    "type": (["run", "stpm", "--option", "half=2"], "half is 2; expected true or false"),
+    "option": (["run", "stpm", "--option", "speed=3"], "no setting ['speed']"),
+    "no value": (["run", "stpm", "--option", "lr"], "'lr' is not NAME=VALUE"),
+    "backbone": (["run", "stpm", "--backbone", "resnet17"], "unknown network 'resnet17'"),
+    "weights": (["run", "stpm", "--weights", "w.pth"], "weights file 'w.pth' not found"),
+    "device": (["run", "stpm", "--device", "gpu"], "unknown device 'gpu'"),
+    "precision": (["run", "stpm", "--precision", "int8"], "unknown precision 'int8'"),
+    "size": (["run", "rd", "--size", "50"], "multiples of 32"),
+    "layout": (["run", "stpm", "--layout", "visa"], "visa"),
+}
+
+
+@pytest.mark.parametrize("which", MISTAKES)
+def test_mistakes_end_with_one_clear_line(
+    which: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, words = MISTAKES[which]
+    said = failure(monkeypatch, capsys, *given, "--data", str(root), "--out", str(tmp_path / "out"), "--steps", "2")
+    assert said.startswith("kdlib: ") and words in said
+
+
+def test_mistakes_of_bench_and_of_paths(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "nearest")
+    assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "stpm", "--against", "mean")
+    assert "expected positive numbers" in failure(monkeypatch, capsys, "bench", "stpm", "--batch", "0")
+    nowhere = failure(monkeypatch, capsys, "run", "stpm", "--data", str(tmp_path / "none"), "--out", str(tmp_path))
+    assert "does not exist" in nowhere
+    (tmp_path / "file").write_text("")
+    occupied = failure(monkeypatch, capsys, "run", "stpm", "--data", str(root), "--out", str(tmp_path / "file"))
+    assert occupied.startswith("kdlib: ") and "file" in occupied
+    for size in ("big", "0", "-1"):
+        assert "--size" in failure(monkeypatch, capsys, "bench", "stpm", "--size", size)
+
+
+def test_a_real_process_is_silent_where_stderr_is_no_terminal(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdlib", "run", "stpm", "--data", str(root), "--out", str(tmp_path), *SHORT]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--category", "bottle"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "metrics.csv" in done.stdout and len((tmp_path / "metrics.csv").read_text().splitlines()) == 2

@@ -1,0 +1,335 @@
+"""`run`: the rows and pictures it writes, what it keeps when run again, and what it refuses before it trains."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import dataset_trees as trees
+import pytest
+from PIL import Image
+
+from kdlib.cli import app, expand
+from kdlib.data import DatasetError, ImageSet, Splits
+from kdlib.files import write_text
+from kdlib.trials import images, outputs, runner
+from kdlib.trials import run as runs
+
+FIRST_COLUMNS = (
+    "method,protocol,category,seed,image_auroc,image_ap,image_f1max,pixel_auroc,pixel_ap,aupro,"
+    "train_seconds,train_images_per_second,score_images_per_second,latency_ms_p50,parameters,peak_memory_mb"
+)
+SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for category in ("bottle", "cable"):
+        trees.mvtec(tmp_path / "data", category, train=5)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes long: pictures and the measurement of a latency."""
+    monkeypatch.setattr(outputs.Outputs, "examples", lambda *arguments: None)
+    monkeypatch.setattr(outputs, "latency_ms", lambda *arguments: 1.0)
+
+
+def run(root: Path | str, out: Path, *arguments: str) -> list[dict[str, str]]:
+    """Runs STPM unless the arguments begin with other methods; returns the rows of metrics.csv."""
+    names = arguments if arguments and not arguments[0].startswith("-") else ("stpm", *arguments)
+    app(expand(["run", *names, "--data", str(root), "--out", str(out), *SHORT]), standalone_mode=False)
+    return read(out)
+
+
+def read(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def settings(root: Path | str, **changes: Any) -> runs.Settings:
+    overrides = {"steps": 2, "batch_size": 4}
+    return runs.Settings(data=str(root), size=64, overrides=overrides, device="cpu", precision="fp32", **changes)
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(runner, "fit", fit)
+
+
+def test_one_model_per_category(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(root, tmp_path / "out", "stpm", "mean", "--seed", "0", "1")
+    header = (tmp_path / "out" / "metrics.csv").read_text().splitlines()[0]
+    assert header.startswith(FIRST_COLUMNS)
+    assert [(r["method"], r["seed"], r["category"]) for r in rows] == [
+        (method, seed, category) for method in ("stpm", "mean") for seed in "01" for category in ("bottle", "cable")
+    ]
+    for row in rows:
+        assert row["protocol"] == "single" and row["size"] == "64" and row["runtime"] == "cpu, fp32"
+        for column in FIRST_COLUMNS.split(",")[4:10]:
+            assert 0 <= float(row[column]) <= 1
+        assert float(row["latency_ms_p50"]) > 0 and float(row["score_images_per_second"]) > 0
+        picture = tmp_path / "out" / row["category"] / f"{row['method']}-seed{row['seed']}.png"
+        with Image.open(picture) as file:
+            assert file.width > 300
+    assert rows[0]["steps"] == "2" and float(rows[0]["parameters"]) > 1e5 and rows[4]["parameters"] == "0"
+    said = capsys.readouterr().out
+    assert "mean over categories and seeds" in said and "stpm         4 rows" in said
+    left = {path.name for path in (tmp_path / "out" / "models").rglob("*")}
+    assert {"model.safetensors", "card.json"} <= left and "training" not in left
+    assert not [path for path in (tmp_path / "out").rglob(".*") if path.is_file()]
+    assert {path.suffix for path in (tmp_path / "out" / "trials").iterdir()} == {".json", ".lock"}
+    assert [path.name for path in (tmp_path / "out" / "trials").glob("*.lock")] == ["table.lock"]
+
+
+def test_one_model_for_all_categories(root: Path, tmp_path: Path, quick: None) -> None:
+    rows = run(root, tmp_path, "--protocol", "multi")
+    assert [(r["category"], r["protocol"], r["classes"]) for r in rows] == [
+        ("bottle", "multi", "2"),
+        ("cable", "multi", "2"),
+    ]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["stpm-all-seed0"]
+    assert rows[0]["threshold"] == rows[1]["threshold"]
+    with pytest.raises(ValueError, match=r"other settings.*categories"):
+        run(root, tmp_path, "--protocol", "multi", "--category", "bottle")
+
+
+def test_rows_that_are_there_stay(root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(root, tmp_path, "--category", "cable")
+    both = run(root, tmp_path, "--category", "cable", "bottle")
+    assert both[0] == first[0] and [r["category"] for r in both] == ["cable", "bottle"]
+    forbid_training(monkeypatch)
+    assert run(root, tmp_path) == both
+    assert run(f"{root}/", tmp_path) == both
+    with pytest.raises(AssertionError, match="trained"):
+        run(root, tmp_path, "--seed", "1")
+
+
+def test_killed_between_training_and_row(
+    root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
+        kill.setattr(runner, "_row", killed)
+        runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path, print)
+    (state,) = tmp_path.rglob("phase_0.safetensors")
+    steps: list[Any] = []
+    monkeypatch.setattr("kdlib.training.loop._Trainer._record", lambda *arguments: steps.append(arguments))
+    rows = runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path, print)
+    assert not steps and not state.exists() and not list(tmp_path.rglob("*.work"))
+    assert len(rows) == 1 and rows["steps"].tolist() == ["2"] and float(rows["train_seconds"].iloc[0]) > 0
+
+
+def test_two_runs_into_one_folder_lose_no_row(
+    root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second starts while the first trains, does what the first is not at work on, and leaves it the rest."""
+    lines: list[str] = []
+    real = runner.fit
+
+    def fit(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(runner, "fit", real)
+        runs.run(settings(root), ["stpm"], ["bottle"], [0, 1], tmp_path / "out", lines.append)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(runner, "fit", fit)
+    rows = runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
+    assert rows["seed"].tolist() == ["1", "0"] and [r["seed"] for r in read(tmp_path / "out")] == ["1", "0"]
+    assert lines[0] == "skipped stpm, bottle, seed 0: another process is at work on it" and "seed 1" in lines[1]
+
+
+def test_a_run_with_other_settings_is_refused_while_the_first_trains(
+    root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*arguments: Any, **options: Any) -> Any:
+        with pytest.raises(ValueError, match="other settings"):
+            runs.run(settings(root, layout="mvtec"), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
+
+
+@pytest.mark.parametrize("changed", ["train/good/001.png", "test/broken/001.png", "ground_truth/crack/000_mask.png"])
+def test_changed_images_are_measured_again(
+    changed: str, root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run(root, tmp_path / "out")
+    path = root / "cable" / changed
+    with Image.open(path) as file:
+        file.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    capsys.readouterr()
+    after = run(root, tmp_path / "out")
+    assert "again stpm, cable, seed 0: its options or images have changed" in capsys.readouterr().out
+    assert [r["category"] for r in after] == ["bottle", "cable"] and after[0] == before[0]
+    assert after[1]["data"] != before[1]["data"] and after[1]["train_seconds"] != before[1]["train_seconds"]
+
+
+def test_other_settings_need_another_folder(root: Path, tmp_path: Path, quick: None) -> None:
+    run(root, tmp_path, "--category", "cable")
+    with pytest.raises(ValueError, match=r"other settings: .*'per_position'.*Choose another --out"):
+        run(root, tmp_path, "rd", "--option", "loss=per_position")
+    (tmp_path / "metrics.csv").write_text("method,category\n")
+    with pytest.raises(ValueError, match="other columns"):
+        run(root, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1]", "{", '{"data": '])
+def test_damaged_settings_are_refused_by_name(text: str, root: Path, tmp_path: Path, quick: None) -> None:
+    run(root, tmp_path, "--category", "cable")
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"settings\.json' .*choose another --out"):
+        run(root, tmp_path, "--category", "cable")
+
+
+BROKEN = {
+    "not JSON": lambda content: None,
+    "no mapping": lambda content: [],
+    "no key": lambda content: {k: v for k, v in content.items() if k != "key"},
+    "no rows": lambda content: content | {"rows": []},
+    "rows that are none": lambda content: content | {"rows": [None]},
+    "a time that is none": lambda content: content | {"finished": 3},
+    "a row without its category": lambda content: content | {"rows": [content["rows"][0] | {"category": None}]},
+    "a metric that is no number": lambda content: content | {"rows": [content["rows"][0] | {"aupro": "high"}]},
+}
+
+
+def test_damaged_files_of_trials_are_refused_by_name(root: Path, tmp_path: Path, quick: None) -> None:
+    run(root, tmp_path, "--category", "cable")
+    (path,) = (tmp_path / "trials").glob("*.json")
+    whole = json.loads(path.read_text())
+    for broken in BROKEN.values():
+        write_text(path, json.dumps(broken(whole)) if broken(whole) is not None else "{")
+        with pytest.raises(ValueError, match=rf"{path.name}' is damaged .*delete it"):
+            run(root, tmp_path, "--category", "cable")
+
+
+def test_normal_images_only(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.pictures(tmp_path / "data" / "part" / "train" / "good", 6)
+    (row,) = run(tmp_path / "data", tmp_path / "out")
+    for column in (*FIRST_COLUMNS.split(",")[4:10], "score_images_per_second", "false_alarms", "recall"):
+        assert math.isnan(float(row[column])), column
+    assert float(row["train_seconds"]) > 0 and float(row["threshold"]) > 0
+    forbid_training(monkeypatch)
+    assert run(tmp_path / "data", tmp_path / "out") == [row]
+
+
+def test_labels_without_masks(tmp_path: Path) -> None:
+    trees.mvtec(tmp_path / "data", truth=False)
+    (row,) = run(tmp_path / "data", tmp_path / "out")
+    assert 0 <= float(row["image_auroc"]) <= 1
+    assert all(math.isnan(float(row[column])) for column in ("pixel_auroc", "pixel_ap", "aupro"))
+    assert (tmp_path / "out" / "bottle" / "stpm-seed0.png").is_file()
+
+
+def test_empty_masks_of_defects_are_warned_of_and_the_run_goes_on(root: Path, tmp_path: Path, quick: None) -> None:
+    for path in (root / "bottle" / "ground_truth").rglob("*.png"):
+        with Image.open(path) as file:
+            Image.new("L", file.size).save(path)
+    with pytest.warns(UserWarning, match="masks"):
+        bottle, cable = run(root, tmp_path / "out")
+    assert math.isnan(float(bottle["pixel_auroc"])) and 0 <= float(bottle["image_auroc"]) <= 1
+    assert 0 <= float(cable["pixel_auroc"]) <= 1
+
+
+def refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, words: str, root: Path, out: Path, *arguments: str
+) -> None:
+    forbid_training(monkeypatch)
+    with pytest.raises(ValueError, match=words):
+        run(root, out, *arguments)
+    assert not (out / "metrics.csv").exists() and not (out / "settings.json").exists()
+
+
+LATE = {
+    "another method's option": (["stpm", "rd", "--option", "half=true"], r"'rd' has no setting \['half'\]"),
+    "text for a number": (["mean", "stpm", "--option", "lr=fast"], "no setting|lr is 'fast'; expected a number"),
+    "fraction": (["--option", "top_k=2.5"], "top_k is 2.5; expected a whole number"),
+    "number for a list": (["--option", "strides=4"], "strides is 4; expected a list"),
+    "switch": (["snl", "--option", "balanced=yes"], "balanced is 'yes'; expected true or false"),
+    "top_k beyond the map": (["--option", "top_k=4097"], "top_k is 4097; expected 1 to"),
+    "size for one of two": (["stpm", "rd", "--size", "50"], "multiples of 32"),
+}
+
+
+@pytest.mark.parametrize("which", LATE)
+def test_what_cannot_work_is_found_before_training(
+    which: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, words = LATE[which]
+    refused_before_training(monkeypatch, words, root, tmp_path / "out", *arguments)
+
+
+def test_one_normal_image_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.mvtec(tmp_path / "data", "bottle", train=5)
+    trees.mvtec(tmp_path / "data", "cable", train=1)
+    refused_before_training(monkeypatch, "cable.* one normal image", tmp_path / "data", tmp_path / "out")
+
+
+def test_damaged_files_are_found_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root / "cable" / "test" / "broken" / "002.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused_before_training(monkeypatch, "002.png", root, tmp_path / "out")
+    path.write_bytes(whole)
+    trees.mask(root / "cable" / "ground_truth" / "crack" / "000_mask.png", size=(5, 5))
+    refused_before_training(monkeypatch, r"000_mask\.png.* 5 x 5", root, tmp_path / "out")
+
+
+def renamed(splits: Splits, names: dict[str, str], defect: str) -> Splits:
+    """The same images under other names of categories and defects, as a list file may give them."""
+
+    def part(images: ImageSet) -> ImageSet:
+        samples = []
+        for sample in images.samples:
+            kind = defect if sample.label else sample.defect
+            samples.append(dataclasses.replace(sample, category=names[sample.category], defect=kind))
+        return ImageSet(samples, categories=[names[name] for name in images.categories], size=images.size)
+
+    categories = tuple(names[name] for name in splits.categories)
+    return Splits(part(splits.train), part(splits.calib), part(splits.test), categories, splits.licence)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../X", "$^$", "caf\udce9", "trials", "/tmp/X", "C:\\X", "a" * 300, "..", "\u90e8\u54c1" * 60]
+)
+def test_any_name_of_a_category_stays_in_the_folder(
+    name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = images.load(str(root), None, size=64)
+    splits = renamed(loaded, {"bottle": name, "cable": "cable"}, "$^$ \udce9")
+    monkeypatch.setattr(images, "load", lambda *arguments, **options: splits)
+    out = tmp_path / "a" / "b" / "out"
+    before = {path for path in tmp_path.rglob("*") if out not in path.parents}
+    first, second = run(root, out)
+    assert {path for path in tmp_path.rglob("*") if out not in path.parents} - before == {out, *out.parents} - {
+        *tmp_path.parents,
+        tmp_path,
+    }
+    assert len(list(out.glob("*/stpm-seed0.png"))) == 2 and not list(out.glob("trials/*.png"))
+    assert first["category"] == name.encode("utf-8", "backslashreplace").decode() and second["category"] == "cable"
+    forbid_training(monkeypatch)
+    assert run(root, out) == [first, second]
+    capsys.readouterr().out.encode("utf-8")
+
+
+def test_a_failed_first_try_does_not_occupy_the_folder(root: Path, tmp_path: Path, quick: None) -> None:
+    with pytest.raises(ValueError, match="unknown network"):
+        run(root, tmp_path, "--backbone", "resnet17")
+    assert len(run(root, tmp_path, "--category", "bottle")) == 1
+
+
+def test_an_unknown_data_set_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist"):
+        run(tmp_path / "none", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
