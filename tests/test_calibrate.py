@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import numpy as np
 import pytest
@@ -125,3 +125,20 @@ def test_both_survive_json_and_cannot_be_changed() -> None:
     assert Scale(**json.loads(json.dumps(asdict(scale)))) == scale
     with pytest.raises(FrozenInstanceError):
         scale.low = 0.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, "high", None, True])
+def test_a_threshold_that_decides_nothing_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="value is"):
+        replace(threshold([1.0, 2.0]), value=value)  # type: ignore[arg-type]
+
+
+def test_a_score_that_is_no_number_is_not_called_normal() -> None:
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+        threshold([1.0, 2.0]).decide([0.5, np.nan])
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (np.nan, 1.0), (0.0, np.inf)])
+def test_a_scale_without_extent_is_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match=r"low|high"):
+        Scale(low=low, high=high)

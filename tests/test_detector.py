@@ -134,6 +134,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated file": (lambda p: truncated(p / "half.png"), "cannot be read as an image"),
     "truncated picture": (lambda p: Image.open(truncated(p / "half.png")), "cannot be decoded"),
     "folder": (lambda p: p, "cannot be read"),
+    "bytes of no image": (lambda p: b"x" * 99, "99 bytes cannot be read as an image"),
+    "no bytes": (lambda p: b"", "0 bytes cannot be read as an image"),
+    "half of the bytes": (lambda p: truncated(p / "half.png").read_bytes(), "cannot be decoded"),
     "nothing": (lambda p: [], "no images to score"),
     "None": (lambda p: None, "cannot read an image from NoneType"),
     "number": (lambda p: [3], "cannot read an image from int"),
@@ -159,3 +162,31 @@ def test_a_detector_needs_normal_images(detector: kd.Detector, data: kd.data.Spl
         kd.calibrate(detector.model, data.test)
     with pytest.raises(ValueError, match="no calibration images"):
         kd.calibrate(detector.model, data.calib.subset([]))
+
+
+def test_the_bytes_of_a_file_are_an_image(detector: kd.Detector, tmp_path: Path) -> None:
+    Image.fromarray(pixels()).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    expected = scored(detector, tmp_path / "a.png").tolist()
+    assert scored(detector, content).tolist() == scored(detector, bytearray(content)).tolist() == expected
+    assert scored(detector, [content, tmp_path / "a.png"]).tolist() == pytest.approx(expected * 2, rel=1e-4)
+
+
+def test_maps_at_the_size_of_each_image(detector: kd.Detector, tmp_path: Path) -> None:
+    lying, exif = Image.fromarray(pixels(30, 40)), Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "a.png", exif=exif)
+    images = [pixels(50, 70), tmp_path / "a.png", torch.rand(3, 20, 90), torch.rand(3, 32, 64)]
+    full = kd.score(detector, images, full_size=True, device="cpu", precision="fp32")
+    working = kd.score(detector, images, device="cpu", precision="fp32")
+    assert [amap.shape for amap in full.maps] == [(50, 70), (40, 30), (20, 90), (32, 64)]
+    assert full.scores.tolist() == working.scores.tolist()
+    assert np.array_equal(full.maps[3], working.maps[3])
+    grown = torch.nn.functional.interpolate(torch.tensor(working.maps[:1])[None], size=(50, 70), mode="bilinear")
+    np.testing.assert_allclose(full.maps[0], grown[0, 0].numpy(), rtol=1e-5)
+
+
+def test_a_detector_can_be_evaluated(detector: kd.Detector, data: kd.data.Splits) -> None:
+    assert isinstance(detector, torch.nn.Module)
+    found, expected = (kd.evaluate(m, data.test, device="cpu", precision="fp32") for m in (detector, detector.model))
+    assert np.array_equal(found.maps, expected.maps)

@@ -103,15 +103,18 @@ def check_predictions(maps: Tensor, scores: Tensor, names: Sequence[str]) -> Non
 
 
 class _Collected:
-    """Scores, and the maps to keep, as batches come in; pixels are counted unless all maps are kept."""
+    """Scores, and the maps to keep, as batches come in; pixels are counted unless all maps are kept.
+
+    Everything is copied into arrays made beforehand: small pieces kept from each batch would scatter the memory.
+    """
 
     def __init__(self, images: ImageSet, positions: NDArray[np.int64]) -> None:
         self.samples, self.positions = images.samples, positions
-        self.scores: list[NDArray[np.float32]] = []
-        self.defect_pixels: list[int] = []
+        self.scores = np.empty(len(self.samples), dtype=np.float32)
+        self.defect_pixels = np.empty(len(self.samples), dtype=np.int64)
         self.maps = np.empty((len(positions), *images.size), dtype=np.float32)
         self.masks = np.empty((len(positions), *images.size), dtype=bool)
-        self.kept = 0
+        self.seen = self.kept = 0
         self.to_come = Counter(sample.category for sample in self.samples)
         self.counts: dict[str, PixelCounts] = {}
         self.counted: dict[str, dict[str, float]] = {}
@@ -120,10 +123,10 @@ class _Collected:
             self.counts = {c: PixelCounts(MEMORY // len(categories)) for c in categories}
 
     def add(self, maps: NDArray[np.float32], scores: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
-        self.scores.append(scores)
-        for amap, mask in zip(maps, masks, strict=True):
-            image = len(self.defect_pixels)
-            self.defect_pixels.append(int(np.count_nonzero(mask)))
+        for amap, score, mask in zip(maps, scores, masks, strict=True):
+            image = self.seen
+            self.seen += 1
+            self.scores[image], self.defect_pixels[image] = score, np.count_nonzero(mask)
             if self.kept < len(self.positions) and self.positions[self.kept] == image:
                 self.maps[self.kept], self.masks[self.kept] = amap, mask
                 self.kept += 1
@@ -138,9 +141,9 @@ class _Collected:
 
     def result(self, seconds: float) -> Result:
         return Result(
-            scores=np.concatenate(self.scores),
+            scores=self.scores,
             samples=self.samples,
-            defect_pixels=np.array(self.defect_pixels, dtype=np.int64),
+            defect_pixels=self.defect_pixels,
             seconds=seconds,
             kept=self.positions,
             kept_maps=self.maps,

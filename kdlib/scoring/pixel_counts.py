@@ -56,7 +56,7 @@ class PixelCounts:
     def __init__(self, memory: int = MEMORY) -> None:
         self.images = self.regions = 0
         store = _Store(memory)
-        self._good = _Runs(lambda parts: np.sort(np.concatenate(parts)), GOOD_RUN, store)
+        self._good = _Runs(np.sort, GOOD_RUN, store)
         self._defect = _Runs(_distinct, DEFECT_RUN, store)
 
     @property
@@ -148,31 +148,40 @@ class _Run:
 
 
 class _Runs:
-    """Pixels as they come in, put together into sorted runs of about the same length."""
+    """Pixels as they come in, put together into sorted runs of one length; the last one is shorter.
 
-    def __init__(self, combine: Callable[[list[NDArray[Any]]], NDArray[Any]], length: int, store: _Store) -> None:
+    They wait in one buffer: many small arrays, kept for long between others, would scatter the memory.
+    """
+
+    def __init__(self, order: Callable[[NDArray[Any]], NDArray[Any]], length: int, store: _Store) -> None:
         self.added = 0
-        self._combine, self._length, self._store = combine, length, store
+        self._order, self._length, self._store = order, length, store
         self._runs: list[_Run] = []
-        self._parts: list[NDArray[Any]] = []
+        self._buffer: NDArray[Any] = np.empty(0)
         self._waiting = 0
 
     def add(self, part: NDArray[Any]) -> None:
-        self._parts.append(part)
-        self._waiting += part.size
         self.added += part.size
-        if self._waiting >= self._length:
+        if part.dtype != self._buffer.dtype or not self._buffer.size:
             self._close()
+            self._buffer = np.empty(self._length, part.dtype)
+        while part.size:
+            taken = part[: self._length - self._waiting]
+            self._buffer[self._waiting : self._waiting + taken.size] = taken
+            self._waiting += taken.size
+            part = part[taken.size :]
+            if self._waiting == self._length:
+                self._close()
 
     def finished(self) -> list[_Run]:
         """All runs."""
-        if self._waiting:
-            self._close()
+        self._close()
         return self._runs
 
     def _close(self) -> None:
-        self._runs.append(self._store.hold(self._combine(self._parts)))
-        self._parts, self._waiting = [], 0
+        if self._waiting:
+            self._runs.append(self._store.hold(self._order(self._buffer[: self._waiting])))
+        self._waiting = 0
 
 
 def _met(scores: NDArray[Any], pixels: int | Counts, share: NDArray[Any]) -> NDArray[Any]:
@@ -181,12 +190,11 @@ def _met(scores: NDArray[Any], pixels: int | Counts, share: NDArray[Any]) -> NDA
     return met
 
 
-def _distinct(parts: list[NDArray[Any]]) -> NDArray[Any]:
+def _distinct(met: NDArray[Any]) -> NDArray[Any]:
     """Every score once, rising, with its pixels and shares summed."""
-    whole = np.concatenate(parts)
-    scores, inverse = np.unique(whole["score"], return_inverse=True)
-    pixels = np.bincount(inverse, weights=whole["pixels"], minlength=scores.size).astype(np.int64)
-    return _met(scores, pixels, np.bincount(inverse, weights=whole["share"], minlength=scores.size))
+    scores, inverse = np.unique(met["score"], return_inverse=True)
+    pixels = np.bincount(inverse, weights=met["pixels"], minlength=scores.size).astype(np.int64)
+    return _met(scores, pixels, np.bincount(inverse, weights=met["share"], minlength=scores.size))
 
 
 def _blocks(runs: list[_Run]) -> Iterator[NDArray[Any]]:
@@ -200,7 +208,7 @@ def _blocks(runs: list[_Run]) -> Iterator[NDArray[Any]]:
             scores = _scores(part)
             parts.append(part[np.searchsorted(scores, low, side="left") : np.searchsorted(scores, high, side="left")])
         if sum(part.size for part in parts):
-            yield _distinct(parts)
+            yield _distinct(np.concatenate(parts))
 
 
 def _scores(array: NDArray[Any]) -> NDArray[Any]:
