@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdlib.data.records import ImageSet
-from kdlib.data.samples import Sample
+from kdlib.data.records import ImageSet, Sample
 from kdlib.runtime import Runtime, runtime, synchronise
 from kdlib.scoring import metrics
 
