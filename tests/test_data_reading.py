@@ -292,9 +292,7 @@ def test_damaged_data_is_refused_whatever_the_setting(tmp_path: Path, monkeypatc
 def test_very_large_images_are_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(tmp_path / "big.png", size=(30, 30))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
-    with pytest.raises(
-        DatasetError, match=r"big\.png is larger than Pillow reads .*900 pixels.* PIL.Image.MAX_IMAGE"
-    ):
+    with pytest.raises(DatasetError, match=r"big\.png is larger than Pillow reads .*900 pixels.* PIL.Image.MAX_IMAGE"):
         open_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert read(path).shape == (30, 30, 3)

@@ -183,9 +183,7 @@ def test_a_folder_with_the_name_of_a_rendered_set(tmp_path: Path, asked: Asked) 
     trees.pictures(tmp_path / "mill" / "normal", 5)
     for given in ("./mill", Path("mill"), tmp_path / "mill", str(tmp_path / "mill")):
         assert load(given).categories == ("mill",) and load(given).licence == ""
-    with pytest.raises(
-        DatasetError, match=r"'mill' is the name of a set that kdlib makes \(in .*data.mill\)"
-    ):
+    with pytest.raises(DatasetError, match=r"'mill' is the name of a set that kdlib makes \(in .*data.mill\)"):
         load("mill")
     with pytest.raises(DatasetError, match=r"Give './mill' or Path\('mill'\) for the folder; for the set that kdlib"):
         categories("mill")
