@@ -9,15 +9,18 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$name && break; done)
 LAB_ARGS ?=
+# Jupyter refuses to run as root, as in a container, unless it is told that root is meant.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP_ARGS ?=
-CELL_TIMEOUT ?= 120
+# A limit for hangs, not for slow machines: seconds per cell.
+CELL_TIMEOUT ?= 900
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
 .PHONY: lab test lint browser notebooks clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
-	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
+	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb $(AS_ROOT) $(LAB_ARGS)
 
 test: $(STAMP)  ## unit and contract tests, then every notebook from top to bottom
 	MPLBACKEND=Agg $(RUN) -m pytest

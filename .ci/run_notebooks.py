@@ -19,11 +19,12 @@ from nbclient import NotebookClient
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = {WIDGET_VIEW, "text/plain"}  # a widget with no picture beside it: nothing to see without a kernel
+LIMIT = 900  # seconds per cell, against hangs; a busy machine is slow
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave out what is only true of the machine, the moment and the kernel of this run."""
+    """Leaves out what is only true of the machine, the moment and the kernel of this run."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -34,13 +35,12 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def run(path: Path) -> None:
-    """Run one notebook in its folder and replace the file once it has gone through."""
+    """Runs one notebook in its folder and replaces the file once it has gone through."""
     notebook = nbformat.read(path, as_version=4)
     begin = time.perf_counter()
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(
-        notebook, kernel_name="python3", timeout=240, resources=resources, store_widget_state=False, record_timing=False
-    ).execute()
+    options = {"kernel_name": "python3", "store_widget_state": False, "record_timing": False}
+    NotebookClient(notebook, timeout=LIMIT, resources=resources, **options).execute()
     seconds = time.perf_counter() - begin
     tidy(notebook)
     beside = path.with_suffix(".tmp")

@@ -21,8 +21,7 @@ import typer
 from kdlib import data as datasets
 from kdlib import teachers
 from kdlib.methods import BASELINES, METHODS
-from kdlib.runtime import processes, versions
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import choose, processes, versions
 from kdlib.trials import run as runs
 from kdlib.trials import speed, table
 

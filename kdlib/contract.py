@@ -172,7 +172,7 @@ class Distiller(nn.Module):
         raise NotImplementedError
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
-        """A map [B, 1, h, w] per level of images `x` [B, 3, H, W], each at its own size. Default: distances of pairs."""
+        """A map [B, 1, h, w] per level, at its own size, of images `x` [B, 3, H, W]. Default: distances of pairs."""
         return [self.distance(t, s)[:, None] for t, s in self.pairs(x)]
 
     def distance(self, t: Tensor, s: Tensor) -> Tensor:
@@ -238,8 +238,8 @@ class Distiller(nn.Module):
         wrong += result.unexpected_keys + [name for name in result.missing_keys if not self.is_frozen(name)]
         if wrong:
             raise ValueError(
-                f"these weights do not fit the model: {len(wrong)} tensors are missing or surplus, first '{min(wrong)}'; "
-                "build it as it was when trained"
+                f"these weights do not fit the model: {len(wrong)} tensors are missing or surplus, first "
+                f"'{min(wrong)}'; build it as it was when trained"
             )
 
     def steps(self, images: int) -> int:

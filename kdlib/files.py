@@ -6,45 +6,61 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header beside the target, then renames: the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside, {"kdlib": json.dumps(meta)})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes tensors and a JSON header.
+
+    Raises:
+        OSError: If the file cannot be written, for example because the disc is full.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(beside: Path) -> None:
+        try:
+            save_file(contiguous, beside, {"kdlib": json.dumps(meta)})
+        except SafetensorError as error:
+            raise OSError(f"'{path}' cannot be written ({error}); free some space or name another folder") from error
+
+    write_beside(path, write)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file beside its target, then renames: it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes a text file in UTF-8."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows as a CSV file with these columns, as `write_text` does."""
+    """Writes rows as a CSV file with these columns."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a file beside its target, then renames it; what a killed process left beside it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        if not _alive(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -53,12 +69,41 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ValueError: If the file is damaged or was not written by kdlib.
     """
-    with opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, header(path, file)  # noqa: SIM118 - not a mapping
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, _header(path, file)  # noqa: SIM118 - not a mapping
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Reads the JSON header of what `write_tensors` wrote, without its tensors.
+
+    Raises:
+        ValueError: If the file is damaged or was not written by kdlib.
+    """
+    with _opened(path) as file:
+        return _header(path, file)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder as long as it lasts.
+
+    Raises:
+        ValueError: If another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"another process is at work in '{folder}'; wait for it, or choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -66,7 +111,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"'{path}' is damaged or no safetensors file ({error}); delete it or write it anew") from error
 
 
-def header(path: Path, file: Any) -> dict[str, Any]:
+def _header(path: Path, file: Any) -> dict[str, Any]:
     try:
         meta = json.loads((file.metadata() or {})["kdlib"])
     except (KeyError, json.JSONDecodeError) as error:
@@ -76,3 +121,16 @@ def header(path: Path, file: Any) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise ValueError(f"'{path}' has a 'kdlib' entry of type {type(meta).__name__}; expected a mapping")
     return meta
+
+
+def _alive(process: str) -> bool:
+    """Whether a process of this number runs on this machine; if in doubt, it does."""
+    if sys.platform == "win32":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True

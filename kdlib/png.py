@@ -23,7 +23,8 @@ def show(figure: Figure) -> None:
 
 def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
     """The figure as a PNG with its label as alt text, as notebooks keep it."""
-    alt = figure.get_label() or "figure"
+    # Names of files need not be UTF-8, notebooks are.
+    alt = str(figure.get_label() or "figure").encode("utf-8", "backslashreplace").decode()
     return {"image/png": base64.b64encode(png(figure)).decode(), "text/plain": alt}, {"image/png": {"alt": alt}}
 
 

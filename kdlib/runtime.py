@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,8 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_preferred = {"device": "auto", "precision": "auto"}
 _PACKAGES = ("kdlib", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
@@ -47,31 +49,42 @@ class Runtime:
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """Runs convolutions in the chosen precision."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32"):
             yield
 
     def __str__(self) -> str:
         return f"{self.device}, {self.precision}"
 
 
-def runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+def choose(device: str = "auto", precision: str = "auto") -> Runtime:
     """Chooses how to run on this machine.
 
     Args:
-        device: `auto` (CUDA, then Apple's MPS, then the CPU) or a torch device.
-        precision: `fp32`, `bf16`, `fp16`, or `auto`: half precision where this machine is measured, once per
-            process, to train a small network at least 1.2 times faster with it.
+        device: `auto` (what `prefer` named, else CUDA, then Apple's MPS, then the CPU) or a torch device.
+        precision: `fp32`, `bf16`, `fp16`, or `auto`: what `prefer` named, else half precision where the processor
+            computes in it: GPUs do, CPUs only with AVX512-BF16 or AMX. No stopwatch decides, so that a machine always
+            gives the same answer.
 
     Raises:
         ValueError: If the device or precision is not known or not there.
     """
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise ValueError(f"unknown precision '{precision}'; expected auto, fp32, bf16 or fp16")
-    where = _device(device)
-    if precision == "auto":
-        return _fastest(where)
-    return Runtime(device=where, precision=precision)  # type: ignore[arg-type]
+    where = _device(_preferred["device"] if device == "auto" else device)
+    chosen = _preferred["precision"] if precision == "auto" else precision
+    return Runtime(device=where, precision=_native(where) if chosen == "auto" else chosen)  # type: ignore[arg-type]
+
+
+def prefer(device: str = "auto", precision: str = "auto") -> Runtime:
+    """What `auto` means from now on in this process; returns that choice.
+
+    Raises:
+        ValueError: If the device or precision is not known or not there.
+    """
+    _preferred.update(device="auto", precision="auto")
+    chosen = choose(device, precision)
+    _preferred.update(device=device, precision=precision)
+    return chosen
 
 
 def processes() -> PartialState:
@@ -83,11 +96,16 @@ def processes() -> PartialState:
     return PartialState(cpu=not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true")
 
 
-def agreed(how: Runtime) -> Runtime:
-    """The first process's choice, which was measured: all processes run alike."""
-    choice: list[Any] = [how.precision, how.channels_last]
+def local_processes(state: PartialState) -> int:
+    """How many of the run's processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+
+
+def agreed(runtime: Runtime) -> Runtime:
+    """The first process's choice, on each process's own device: machines of one run may differ."""
+    choice: list[Any] = [runtime.precision, runtime.channels_last]
     broadcast_object_list(choice)
-    return Runtime(device=how.device, precision=choice[0], channels_last=choice[1])
+    return replace(runtime, precision=choice[0], channels_last=choice[1])
 
 
 def versions() -> dict[str, str]:
@@ -135,33 +153,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-_measured: dict[torch.device, Runtime] = {}
-
-
-def _fastest(device: torch.device) -> Runtime:
-    if device not in _measured:
-        plain = Runtime(device=device)
-        half = Runtime(device=device, precision=_half(device))
-        with torch.random.fork_rng():
-            probes = [_probe(how) for how in (plain, half)]
-        # in turn, and the best of each: other work on the machine must not decide
-        times = [[call_seconds(probe, device, warmup=0, repeats=1)[0] for probe in probes] for _ in range(8)]
-        slow, fast = (min(column) for column in zip(*times, strict=True))
-        _measured[device] = half if fast * 1.2 < slow else plain
-    return _measured[device]
-
-
-def _half(device: torch.device) -> Precision:
-    return "fp16" if device.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"
-
-
-def _probe(how: Runtime) -> Callable[[], None]:
-    """One training step of a small convolutional network."""
-    layers = [m for _ in range(3) for m in (nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())]
-    net, x = how.prepare(nn.Sequential(*layers)), how.images(torch.rand(4, 64, 64, 64))
-
-    def step() -> None:
-        with how.autocast():
-            net(x).float().mean().backward()
-
-    return step
+def _native(device: torch.device) -> Precision:
+    """The shortest floating-point type that a device multiplies at full speed, and trains in."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    half = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16" if half else "fp32"

@@ -1,4 +1,7 @@
-"""Every figure. Each function returns a Figure whose label is its alt text; `show` puts both into a notebook."""
+"""Every figure. Each function returns a Figure whose label is its alt text; `show` puts both into a notebook.
+
+Titles and names are drawn as they are, dollar signs and other scripts included.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from kdlib.data.records import ImageSet
+from kdlib.lettering import lettered, name
 from kdlib.png import bundle
 from kdlib.png import show as show
 from kdlib.scoring.calibration import Scale, Threshold
-from kdlib.scoring.evaluation import Result
+from kdlib.scoring.result import Result, examples
 
 if TYPE_CHECKING:
     from kdlib.scoring.detector import Detector
-    from kdlib.training.loop import History
+    from kdlib.training.history import History
 
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"
@@ -28,6 +32,7 @@ NORMAL, ANOMALOUS, CHOSEN = "#3b6ea5", "#d1603d", "#6a994e"
 Images = Sequence[ArrayLike] | NDArray[Any]
 
 
+@lettered
 def contact_sheet(
     images: Sequence[ArrayLike],
     titles: Sequence[str] | None = None,
@@ -41,11 +46,12 @@ def contact_sheet(
     for i, (axis, image) in enumerate(zip(axes, images, strict=False)):
         axis.imshow(picture(image))
         if titles:
-            axis.set_title(titles[i], fontsize=9)
+            axis.set_title(name(titles[i]), fontsize=9)
     figure.set_label(alt or f"{len(images)} images: {', '.join(titles or [])}")
     return figure
 
 
+@lettered
 def map_sheet(
     maps: Sequence[ArrayLike],
     titles: Sequence[str],
@@ -64,12 +70,13 @@ def map_sheet(
     drawn = None
     for axis, array, title in zip(axes, arrays, titles, strict=False):
         drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(name(title), fontsize=9)
     figure.colorbar(drawn, ax=list(axes), label=label, fraction=0.025, pad=0.01)  # type: ignore[arg-type]
     figure.set_label(alt or f"{len(arrays)} maps on one colour scale: {', '.join(titles)}")
     return figure
 
 
+@lettered
 def gallery(
     result: Result,
     images: ImageSet,
@@ -83,7 +90,7 @@ def gallery(
 
     Without `chosen`, one normal image and then defects of every kind in turn are shown.
     """
-    picked = list(chosen) if chosen is not None else examples(result, columns)
+    picked = list(chosen) if chosen is not None else _shown(result, columns)
     figure, axes = plt.subplots(
         3, len(picked), figsize=(width, width * 3.3 / len(picked)), layout="constrained", squeeze=False
     )
@@ -91,20 +98,21 @@ def gallery(
     for column, i in zip(axes.T, picked, strict=True):
         verdict = "anomalous" if detector.threshold.decide(result.scores[i : i + 1])[0] else "normal"
         column[0].imshow(picture(images[i]["image"]))
-        column[0].set_title(_plain(result.defects[i]).replace("_", "\n"), fontsize=9, parse_math=False)
-        column[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
-        drawn = column[2].imshow(result.maps[i], cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
+        column[0].set_title(name(result.defects[i]).replace("_", "\n"), fontsize=9)
+        column[1].imshow(result.mask_of(i), cmap="gray", vmin=0, vmax=1)
+        drawn = column[2].imshow(result.map_of(i), cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
         column[2].set_xlabel(f"{result.scores[i]:.3g}\n{verdict}", fontsize=8)
         for axis in column:
             axis.set(xticks=[], yticks=[])
-    for axis, name in zip(axes[:, 0], ("image", "truth", "anomaly map"), strict=True):
-        axis.set_ylabel(name, fontsize=9)
+    for axis, row in zip(axes[:, 0], ("image", "truth", "anomaly map"), strict=True):
+        axis.set_ylabel(row, fontsize=9)
     figure.colorbar(drawn, ax=axes[2].tolist(), label="anomaly", fraction=0.025, pad=0.01)  # type: ignore[arg-type]
     kinds = ", ".join(dict.fromkeys(str(result.defects[i]) for i in picked))
     figure.set_label(f"Images, true masks and anomaly maps on one colour scale for: {kinds}.")
     return figure
 
 
+@lettered
 def portrait(
     result: Result, images: ImageSet, detector: Detector, i: int, *, title: str = "anomaly map", width: float = 9.5
 ) -> Figure:
@@ -112,13 +120,13 @@ def portrait(
     figure, axes = plt.subplots(1, 4, figsize=(width, width * 0.26), width_ratios=(1, 1, 1.2, 1.7))
     figure.set_layout_engine("constrained", w_pad=0.12)  # or the labels of the bar and of the histogram touch
     axes[0].imshow(picture(images[i]["image"]))
-    axes[1].imshow(result.masks[i], cmap="gray", vmin=0, vmax=1)
-    drawn = axes[2].imshow(detector.scale.apply(result.maps[i]), cmap=MAP_COLOURS, vmin=0, vmax=1)
+    axes[1].imshow(result.mask_of(i), cmap="gray", vmin=0, vmax=1)
+    drawn = axes[2].imshow(detector.scale.apply(result.map_of(i)), cmap=MAP_COLOURS, vmin=0, vmax=1)
     figure.colorbar(drawn, ax=axes[2], label="anomaly")
-    kind = _plain(result.defects[i]).replace("_", " ")
-    for axis, name in zip(axes, (kind, "truth", title), strict=False):
+    kind = str(result.defects[i]).replace("_", " ")
+    for axis, text in zip(axes, (kind, "truth", title), strict=False):
         axis.set(xticks=[], yticks=[])
-        axis.set_title(name, fontsize=9, parse_math=name != kind)
+        axis.set_title(name(text), fontsize=9)
     score_histogram(result, detector.threshold, ax=axes[3])
     axes[3].axvline(result.scores[i], color=CHOSEN, linewidth=2)
     axes[3].legend(frameon=False, loc="upper center", fontsize=8)
@@ -127,17 +135,7 @@ def portrait(
     return figure
 
 
-def examples(result: Result, count: int) -> list[int]:
-    """Positions of one normal image and then of defects, every kind in turn."""
-    by_kind = {k: list(np.flatnonzero(result.defects == k)) for k in dict.fromkeys(result.defects) if k != "normal"}
-    picked = [int(i) for i in np.flatnonzero(result.labels == 0)[:1]]
-    while len(picked) < min(count, len(result.labels)) and any(by_kind.values()):
-        for members in by_kind.values():
-            if members and len(picked) < count:
-                picked.append(int(members.pop(0)))
-    return picked
-
-
+@lettered
 def score_histogram(
     result: Result, threshold: Threshold | None = None, *, title: str = "", ax: Axes | None = None, width: float = 6.5
 ) -> Figure:
@@ -147,16 +145,17 @@ def score_histogram(
     figure = ax.figure
     assert isinstance(figure, Figure)
     edges = np.linspace(result.scores.min(), result.scores.max(), 25).tolist()
-    for label, colour, name in ((0, NORMAL, "normal"), (1, ANOMALOUS, "anomalous")):
-        ax.hist(result.scores[result.labels == label], edges, color=colour, alpha=0.7, label=name)
+    for label, colour, kind in ((0, NORMAL, "normal"), (1, ANOMALOUS, "anomalous")):
+        ax.hist(result.scores[result.labels == label], edges, color=colour, alpha=0.7, label=kind)
     if threshold:
         ax.axvline(threshold.value, color="black", linestyle="--", linewidth=1.2, label="threshold")
-    ax.set(xlabel="image score", ylabel="images", title=title)
+    ax.set(xlabel="image score", ylabel="images", title=name(title))
     ax.legend(frameon=False)
     figure.set_label(f"Histogram of image scores, normal against anomalous. {title}".strip())
     return figure
 
 
+@lettered
 def curves(
     lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
@@ -168,9 +167,9 @@ def curves(
 ) -> Figure:
     """Lines by name, each (x, y), in one frame."""
     figure, axis = plt.subplots(figsize=(width, width * 0.45), layout="constrained")
-    for name, (x, y) in lines.items():
-        axis.plot(x, y, label=name, linewidth=1.6)
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    for line, (x, y) in lines.items():
+        axis.plot(x, y, label=name(line), linewidth=1.6)
+    axis.set(xlabel=name(xlabel), ylabel=name(ylabel), title=name(title), yscale="log" if log else "linear")
     beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # many names would cover the lines
     axis.legend(frameon=False, **(beside if len(lines) > 3 else {}))
     axis.grid(alpha=0.25)
@@ -223,9 +222,9 @@ def picture(image: ArrayLike) -> NDArray[Any]:
     return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array
 
 
-def _plain(name: str) -> str:
-    """A folder's name as it can be drawn; of one that is no UTF-8, some bytes become escapes."""
-    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+def _shown(result: Result, count: int) -> list[int]:
+    """Positions of examples, of those whose maps were kept."""
+    return examples(result.samples, count) if result.complete else result.kept[:count].tolist()
 
 
 def _grid(count: int, columns: int, width: float) -> tuple[Figure, list[Axes]]:

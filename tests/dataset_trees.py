@@ -53,6 +53,31 @@ def mvtec(root: Path, category: str = "bottle", train: int = 10, truth: bool = T
     return root
 
 
+def loco(root: Path, category: str = "pushpins") -> Path:
+    folder = root / category
+    pictures(folder / "train" / "good", 5)
+    pictures(folder / "validation" / "good", 2)
+    pictures(folder / "test" / "good", 2)
+    for kind in ("logical_anomalies", "structural_anomalies"):
+        pictures(folder / "test" / kind, 2)
+        for number in range(2):
+            masks(folder / "ground_truth" / kind / f"{number:03d}", number + 1, ".png")
+    (folder / "defects_config.json").write_text('[{"defect_name": "x", "pixel_value": 255}]')
+    return root
+
+
+def ad2(root: Path, category: str = "vial") -> Path:
+    folder = root / category
+    pictures(folder / "train" / "good", 5)
+    pictures(folder / "validation" / "good", 2)
+    pictures(folder / "test_public" / "good", 2)
+    pictures(folder / "test_public" / "bad", 3)
+    masks(folder / "test_public" / "ground_truth" / "bad", 3)
+    pictures(folder / "test_private", 2)
+    pictures(folder / "test_private_mixed", 2)
+    return root
+
+
 def mvtec3d(root: Path, category: str = "bagel") -> Path:
     folder = root / category
     for split, kind, count in (

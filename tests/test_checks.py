@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kdlib import checks, metrics
+from kdlib import metrics
+from kdlib.course import checks
 
 
 def sampled(maps: Any, masks: Any) -> float:
@@ -133,11 +134,11 @@ CASES: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "answer", "said"), CASES)
-def test_a_checker_judges_the_answer(name: str, answer: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "answer", "start"), CASES)
+def test_a_checker_judges_the_answer(name: str, answer: Any, start: str, capsys: pytest.CaptureFixture[str]) -> None:
     getattr(checks, name)(answer)
     out = capsys.readouterr().out
-    assert out.startswith(said) and out.count("\n") == 1
+    assert out.startswith(start) and out.count("\n") == 1
 
 
 def test_printed_means(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +146,6 @@ def test_printed_means(capsys: pytest.CaptureFixture[str]) -> None:
     answers: list[list[str] | None] = [None, ["b", "c"], ["b"], ["a", "b"], ["d"]]
     for answer in answers:
         checks.printed_means(answer, columns)
-    said = ["not answered yet", "right: 2 of 3", "not yet: these are right", "not yet: a agrees", "not yet: there"]
+    starts = ["not answered yet", "right: 2 of 3", "not yet: these are right", "not yet: a agrees", "not yet: there"]
     lines = capsys.readouterr().out.splitlines()
-    assert [line.startswith(start) for line, start in zip(lines, said, strict=True)] == [True] * 5
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 5

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -12,9 +15,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kdlib as kd
+from kdlib.contract import Batch, Distiller, Phase
 from kdlib.methods import METHODS, preset
-from kdlib.contract import Distiller
-from kdlib.contract import Batch
+from kdlib.runtime import Runtime
+from kdlib.training.loader import TrainingImages, first_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM:UserWarning")
 
@@ -30,21 +34,39 @@ def model(name: str) -> Distiller:
 
 
 @pytest.fixture
-def batch() -> Batch:
-    return Batch(image=torch.rand(3, 3, 64, 64), category=torch.zeros(3, dtype=torch.long))
+def images(tmp_path: Path) -> TrainingImages:
+    """Three images, read as `fit` reads them."""
+    teacher = kd.teachers.teacher()
+    return TrainingImages(
+        teacher, tiny.normal(tmp_path / "three", 3), 3, Runtime(device=torch.device("cpu")), cache=False
+    )
+
+
+@pytest.fixture
+def steps(model: Distiller, images: TrainingImages) -> list[tuple[Phase, Batch]]:
+    """Every phase of the method with its first batch."""
+    return list(first_batches(model, images))
+
+
+@pytest.fixture
+def batch(steps: list[tuple[Phase, Batch]]) -> Batch:
+    """The first batch of the last phase."""
+    return steps[-1][1]
 
 
 def teacher_state(model: Distiller) -> list[Tensor]:
     return [tensor.clone() for tensor in model.teacher.state_dict().values()]
 
 
-def test_teacher_stays_frozen_and_in_eval_mode(model: Distiller, batch: Batch) -> None:
+def test_what_is_frozen_stays_frozen_and_in_eval_mode(model: Distiller, steps: list[tuple[Phase, Batch]]) -> None:
     before = teacher_state(model)
     model.train()
-    assert not any(module.training for module in model.teacher.modules())
+    frozen = [model.get_submodule(name) for name in model.frozen]
+    assert not any(part.training for module in frozen for part in module.modules())
     assert any(module.training for module in model.modules()) and model.student_parameters()
-    model.loss(batch)["total"].backward()
-    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    for phase, batch in steps:
+        phase.loss(batch)["total"].backward()
+    assert all(p.grad is None and not p.requires_grad for module in frozen for p in module.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, teacher_state(model), strict=True))
 
 
@@ -64,25 +86,34 @@ def test_pairs_have_equal_shapes_and_the_teachers_side_takes_no_gradient(model: 
         assert not t.requires_grad and s.requires_grad
 
 
-def test_losses_are_scalars_with_a_total(model: Distiller, batch: Batch) -> None:
-    named = model.loss(batch)
-    assert named["total"].requires_grad
-    assert all(value.shape == () and torch.isfinite(value) for value in named.values())
+def test_losses_are_scalars_with_a_total(steps: list[tuple[Phase, Batch]]) -> None:
+    for phase, batch in steps:
+        named = phase.loss(batch)
+        assert named["total"].requires_grad and phase.trained()
+        assert all(value.shape == () and torch.isfinite(value) for value in named.values())
 
 
-def test_features_handed_in_give_the_same_loss(model: Distiller, batch: Batch) -> None:
+def test_features_handed_in_give_the_same_loss(model: Distiller, steps: list[tuple[Phase, Batch]]) -> None:
     model.eval()
-    handed = replace(batch, teacher=model.teacher(batch.image))
-    torch.testing.assert_close(model.loss(handed)["total"], model.loss(batch)["total"])
+    for phase, batch in steps:
+        handed = replace(batch, teacher=model.teacher(batch.image))
+        torch.testing.assert_close(phase.loss(handed)["total"], phase.loss(batch)["total"])
 
 
-def test_loss_is_a_mean_over_the_batch(model: Distiller, batch: Batch) -> None:
+def test_loss_is_a_mean_over_the_batch(model: Distiller, steps: list[tuple[Phase, Batch]]) -> None:
     model.eval()
-    twice = Batch(image=batch.image.repeat(2, 1, 1, 1), category=batch.category.repeat(2))
-    with torch.no_grad():
-        once, again = model.loss(batch), model.loss(twice)
-    for term in once:
-        torch.testing.assert_close(again[term], once[term], rtol=1e-4, atol=1e-6)
+    for phase, batch in steps:
+        with torch.no_grad():
+            once, again = phase.loss(batch), phase.loss(doubled(batch))
+        for term in once:
+            torch.testing.assert_close(again[term], once[term], rtol=1e-4, atol=1e-6)
+
+
+def doubled(batch: Batch) -> Batch:
+    """Every image of a batch twice."""
+    views = {name: torch.cat([view, view]) for name, view in batch.views.items()}
+    image, category = torch.cat([batch.image, batch.image]), torch.cat([batch.category, batch.category])
+    return replace(batch, image=image, category=category, views=views)
 
 
 def test_a_fresh_student_differs_from_its_teacher(model: Distiller, batch: Batch) -> None:
@@ -133,6 +164,19 @@ def test_a_seed_decides_everything(name: str, tmp_path: Path) -> None:
     assert tiny.fit(tiny.build(name, seed=3), images, seed=6).rows != rows
 
 
+def test_killed_runs_end_like_whole_ones(name: str, tmp_path: Path) -> None:
+    images, whole = tiny.normal(tmp_path / "images"), tiny.build(name, steps=6)
+    rows = tiny.fit(whole, images, seed=3).rows
+    for at in sorted(random.Random(name).sample(range(1, len(rows)), 3)):
+        with pytest.raises(tiny.KilledError):
+            tiny.fit(
+                tiny.build(name, steps=6), images, seed=3, state=tmp_path / "run", save_every=0, on_step=tiny.killer(at)
+            )
+    killed = tiny.build(name, steps=6)
+    assert tiny.fit(killed, images, seed=3, state=tmp_path / "run").rows == rows
+    assert tiny.equal(killed, whole)
+
+
 def test_saving_and_loading_keep_maps_to_the_bit(name: str, tmp_path: Path, batch: Batch) -> None:
     data = tiny.data(tmp_path / "data")
     model = tiny.build(name)
@@ -158,20 +202,28 @@ def pretend_on_cuda(module: nn.Module) -> None:
                 part._buffers[key] = torch.empty(b.shape, dtype=b.dtype, device="cuda")
 
 
-def check_devices(model: Distiller) -> None:
+def pretended(value: Any) -> Any:
+    """A batch, or a part of one, as fakes on a GPU."""
+    if isinstance(value, Tensor):
+        return torch.empty(value.shape, dtype=value.dtype, device="cuda")
+    if isinstance(value, Batch):
+        return replace(value, **{f.name: pretended(getattr(value, f.name)) for f in fields(value)})
+    return {name: pretended(view) for name, view in value.items()} if isinstance(value, dict) else value
+
+
+def check_devices(model: Distiller, steps: list[tuple[Phase, Batch]]) -> None:
     with FakeTensorMode(allow_non_fake_inputs=False):
         pretend_on_cuda(model)
-        x = torch.rand(2, 3, 64, 64, device="cuda")
-        batch = Batch(image=x, category=torch.zeros(2, dtype=torch.long, device="cuda"))
-        outputs = list(model.train().loss(batch).values())
-        amap = model.eval().anomaly_map(x)
+        model.train()
+        outputs = [value for phase, batch in steps for value in phase.loss(pretended(batch)).values()]
+        amap = model.eval().anomaly_map(torch.rand(2, 3, 64, 64, device="cuda"))
         outputs += [amap, model.image_score(amap)]
         stray = [tensor.device for tensor in outputs if tensor.device.type != "cuda"]
         assert not stray, f"results on {stray}"
 
 
-def test_no_hard_wired_device(model: Distiller) -> None:
-    check_devices(model)
+def test_no_hard_wired_device(model: Distiller, steps: list[tuple[Phase, Batch]]) -> None:
+    check_devices(model, steps)
 
 
 def made_on_the_cpu(amap: Tensor) -> Tensor:
@@ -190,11 +242,12 @@ def kept_outside(amap: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("mistake", [made_on_the_cpu, moved_to_the_cpu, kept_outside])
-def test_the_device_test_notices(mistake: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_test_notices(mistake: object, images: TrainingImages, monkeypatch: pytest.MonkeyPatch) -> None:
     right = METHODS["stpm"].anomaly_map
     monkeypatch.setattr(METHODS["stpm"], "anomaly_map", lambda self, x: mistake(right(self, x)))  # type: ignore[operator]
     with pytest.raises((RuntimeError, AssertionError)):
-        check_devices(tiny.build("stpm"))
+        model = tiny.build("stpm")
+        check_devices(model, list(first_batches(model, images)))
 
 
 def test_presets_and_settings(name: str) -> None:
@@ -204,8 +257,10 @@ def test_presets_and_settings(name: str) -> None:
     with pytest.raises(ValueError, match=r"no setting \['no_such'\]"):
         kd.build(name, no_such=1)
     numbers = ({"batch_size": 0}, {"steps": 0}, {"blur": -1.0}, {"margin": 128.0})
-    for wrong in (*numbers, {"fusion": "minimum"}, {"lr": "fast"}):
+    types = ({"lr": "fast"}, {"steps": "abc"}, {"strides": 4}, {"top_k": 2.5}, {"align_corners": "False"})
+    for wrong in (*numbers, *types, {"fusion": "minimum"}, {"blur": float("nan")}):
         with pytest.raises(ValueError, match="expected"):
             kd.build(name, **wrong)
+    assert kd.build(name, steps=np.int64(7), weights="random").config.steps == 7
     with pytest.raises(ValueError, match="unknown method 'teapot'"):
         kd.build("teapot")

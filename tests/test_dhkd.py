@@ -13,12 +13,12 @@ import torch
 
 import kdlib as kd
 from kdlib import maps
+from kdlib.contract import Batch, Phase
 from kdlib.layers.noise import with_noise
-from kdlib.training.loader import TrainingImages
 from kdlib.methods import preset
 from kdlib.methods.dhkd import DHKD, DHKDConfig
 from kdlib.runtime import Runtime
-from kdlib.contract import Batch, Phase
+from kdlib.training.loader import TrainingImages
 
 
 def build(**overrides: Any) -> DHKD:
@@ -151,10 +151,9 @@ def test_scores(tmp_path: Path) -> None:
         model.config = replace(model.config, score=score)  # type: ignore[arg-type]
         found[score] = model.anomaly_map(x)
     torch.testing.assert_close(found["both"], found["distance"] + found["likelihood"], atol=1e-4, rtol=1e-4)
-    levels = [m[:, 0] for m in model.score_maps(x)["distance"]]
-    expected = maps.fuse([(m, m) for m in levels], (64, 64), distance=lambda m, _: m)
-    torch.testing.assert_close(found["distance"], expected)
-    raw = [(t - s).pow(2).mean(1) for t, s in model.pairs(x)]
+    levels = model.score_maps(x)["distance"]
+    torch.testing.assert_close(found["distance"], maps.fuse(levels, (64, 64)))
+    raw = [(t - s).pow(2).mean(1, keepdim=True) for t, s in model.pairs(x)]
     for m, r in zip(levels, raw, strict=True):  # standardising is linear
         assert np.corrcoef(m.detach().flatten(), r.detach().flatten())[0, 1] > 0.9999
 

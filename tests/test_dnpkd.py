@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import kdlib as kd
 from kdlib import losses
+from kdlib.contract import Batch
 from kdlib.layers.frequency_mask import FrequencyMask, filtered, full_l1
 from kdlib.layers.subnet import SubNet
 from kdlib.methods import preset
 from kdlib.methods.dnpkd import DNPKD, CategoryPredictor, DNPKDConfig
-from kdlib.contract import Batch
 
 REFERENCE = Path(__file__).parent / "reference" / "dnpkd.npz"
 PUBLISHED = {
@@ -159,7 +159,7 @@ def test_terms_are_sums_by_hand() -> None:
         masked = net(torch.fft.irfft2(torch.fft.rfft2(f) * gains, s=f.shape[-2:]))
         ssl += float((masked - net(f)).pow(2).mean())
         kept.append(masked)
-    pairs = list(zip(t, model.decoder(model.bottleneck(kept)), strict=True))
+    pairs = list(zip(t, model.student.decoder(model.student.bottleneck(kept)), strict=True))
     category = nn.functional.cross_entropy(model.predictor(t[-1]), batch.category)
     expected = {
         "sparsity": 1e-3 * 4 * l1 / 3,  # batch_size is 4, the batch has 3 images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from kdlib import losses, maps
+from kdlib.config import Fusion
 from kdlib.contract import Pairs
 
 REFERENCE = Path(__file__).parent / "reference" / "features.npz"
@@ -50,12 +51,17 @@ def test_reverse_distillation_losses(pairs: Pairs, reference: Mapping[str, Any])
         np.testing.assert_allclose(losses.over_levels(pairs, distance)["total"].numpy(), reference[key], **CLOSE)
 
 
+def level_maps(pairs: Pairs, distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+    return [distance(t, s)[:, None] for t, s in pairs]
+
+
 def test_published_maps(pairs: Pairs, reference: Mapping[str, Any]) -> None:
-    fuse = partial(maps.fuse, pairs, (64, 64), blur=0)
+    fuse = partial(maps.fuse, size=(64, 64), blur=0)
+    squared, cosine = (level_maps(pairs, distance) for distance in (losses.normalised_l2, losses.cosine_distance))
     for found, key in (
-        (fuse(how="product", distance=losses.normalised_l2), "stpm_official_map_64"),
-        (fuse(how="sum", align_corners=True), "rd_map_add_64"),
-        (fuse(how="product", align_corners=True), "rd_map_mul_64"),
+        (fuse(squared, fusion="product"), "stpm_official_map_64"),
+        (fuse(cosine, fusion="sum", align_corners=True), "rd_map_add_64"),
+        (fuse(cosine, fusion="product", align_corners=True), "rd_map_mul_64"),
     ):
         assert found.shape == (3, 1, 64, 64)
         np.testing.assert_allclose(found[:, 0].numpy(), reference[key], **CLOSE)
@@ -94,24 +100,21 @@ def test_global_cosine_ignores_errors_at_faint_positions() -> None:
 
 
 def test_fusions_rank_a_peak_at_one_level_and_agreement_of_two_differently() -> None:
-    def distances(t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        return t[:, 0]  # the "features" of this test are the distances themselves
-
-    levels = [(level, level) for level in (torch.tensor([[[[0.9, 0.3]]]]), torch.tensor([[[[0.0, 0.3]]]]))]
-    expected: dict[maps.Fusion, list[float]] = {
+    levels = [torch.tensor([[[[0.9, 0.3]]]]), torch.tensor([[[[0.0, 0.3]]]])]
+    expected: dict[Fusion, list[float]] = {
         "sum": [0.9, 0.6],
         "mean": [0.45, 0.3],
         "product": [0.0, 0.09],
         "max": [0.9, 0.3],
     }
-    for how, values in expected.items():
-        found = maps.fuse(levels, (1, 2), how=how, blur=0, distance=distances)
+    for fusion, values in expected.items():
+        found = maps.fuse(levels, (1, 2), fusion=fusion, blur=0)
         torch.testing.assert_close(found[0, 0, 0], torch.tensor(values))
 
 
 def test_unknown_fusion() -> None:
     with pytest.raises(ValueError, match=r"'min'.*max.*product"):
-        maps.fuse([(torch.rand(1, 2, 4, 4),) * 2], (8, 8), how="min")  # type: ignore[arg-type]
+        maps.fuse([torch.rand(1, 1, 4, 4)], (8, 8), fusion="min")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.7, 4.0, 9.0])
@@ -132,9 +135,9 @@ def test_blur_works_in_both_directions() -> None:
 
 
 def test_blur_scales_with_the_image() -> None:
-    pair = [(torch.rand(1, 4, 8, 8), torch.rand(1, 4, 8, 8))]
-    unblurred = maps.fuse(pair, (64, 64), blur=0)
-    torch.testing.assert_close(maps.fuse(pair, (64, 64), blur=4), maps.gaussian_blur(unblurred, 1))
+    level = [torch.rand(1, 1, 8, 8)]
+    unblurred = maps.fuse(level, (64, 64), blur=0)
+    torch.testing.assert_close(maps.fuse(level, (64, 64), blur=4), maps.gaussian_blur(unblurred, 1))
 
 
 def test_blur_keeps_float32_under_autocast() -> None:
@@ -145,9 +148,9 @@ def test_blur_keeps_float32_under_autocast() -> None:
     assert torch.equal(inside, maps.gaussian_blur(image, 2))
 
 
-def test_level_maps_have_one_size() -> None:
-    pair = [(torch.rand(2, 4, n, n + 1), torch.rand(2, 4, n, n + 1)) for n in (8, 4)]
-    assert maps.level_maps(pair, (32, 36)).shape == (2, 2, 1, 32, 36)
+def test_level_maps_are_brought_to_one_size() -> None:
+    levels = [torch.rand(2, 1, n, n + 1) for n in (8, 4)]
+    assert maps.resized(levels, (32, 36)).shape == (2, 2, 1, 32, 36)
 
 
 def test_image_score() -> None:

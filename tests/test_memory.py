@@ -79,8 +79,8 @@ def test_compactness_moves_centres_and_not_tokens() -> None:
 
 def test_maps_of_any_shape_keep_it_and_half_precision_changes_little() -> None:
     cram, z = memory(), torch.randn(2, 8, 3, 5)
-    y, compactness = cram(z)
-    assert y.shape == z.shape and compactness.shape == ()
+    y, named = cram(z)
+    assert y.shape == z.shape and named["compact"].shape == ()
     own = cram.expand(cram.aggregate(cram.tokens(z[:1, :, 1:2, 2:3]))[..., None, None][:, 0])
     torch.testing.assert_close(y[:1, :, 1:2, 2:3], own, rtol=1e-4, atol=1e-5)
     cram = CRAM(8, width=6, centres=5).eval()

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from kdlib import losses
+from kdlib.contract import Batch
 from kdlib.methods import preset
 from kdlib.methods.rd import RD, RDConfig
-from kdlib.contract import Batch
 
 
 def outline(**overrides: Any) -> RD:
@@ -46,8 +46,11 @@ def test_defaults_are_those_of_the_official_code() -> None:
 )
 def test_parameters(backbone: str, parts: tuple[float, ...] | None, total: float) -> None:
     model = outline(backbone=backbone)
-    assert model.bottleneck.reduce is not None
-    found = [millions(part) for part in (model.bottleneck.reduce, model.bottleneck.embed, model.decoder)]
+    assert model.student.bottleneck.reduce is not None
+    found = [
+        millions(part)
+        for part in (model.student.bottleneck.reduce, model.student.bottleneck.embed, model.student.decoder)
+    ]
     assert sum(found) == pytest.approx(total, abs=0.01)
     assert sum(p.numel() for p in model.student_parameters()) / 1e6 == pytest.approx(sum(found))
     if parts:
@@ -57,10 +60,10 @@ def test_parameters(backbone: str, parts: tuple[float, ...] | None, total: float
 def test_shapes() -> None:
     model = outline(backbone="resnet18")
     x = torch.empty(1, 3, 256, 256, device="meta")
-    assert model.bottleneck(model.teach(x)).shape == (1, 512, 8, 8)
+    assert model.student.bottleneck(model.teach(x)).shape == (1, 512, 8, 8)
     shapes = [tuple(s.shape) for _, s in model.pairs(x)]
     assert shapes == [(1, 64, 64, 64), (1, 128, 32, 32), (1, 256, 16, 16)]
-    assert model.bottleneck(model.teach(torch.empty(1, 3, 224, 224, device="meta"))).shape[-2:] == (7, 7)
+    assert model.student.bottleneck(model.teach(torch.empty(1, 3, 224, 224, device="meta"))).shape[-2:] == (7, 7)
 
 
 def test_sizes_that_the_decoder_cannot_restore() -> None:
@@ -88,12 +91,12 @@ def test_the_paper_and_the_code_have_different_losses() -> None:
 
 def test_switches_change_the_embedding() -> None:
     wide, alone = outline(backbone="resnet18", width=64), outline(backbone="resnet18", multi_scale=False)
-    assert wide.bottleneck.out_channels == 64 and alone.bottleneck.reduce is None
+    assert wide.student.bottleneck.out_channels == 64 and alone.student.bottleneck.reduce is None
     x = torch.empty(1, 3, 64, 64, device="meta")
-    assert wide.bottleneck(wide.teach(x)).shape == (1, 64, 2, 2)
+    assert wide.student.bottleneck(wide.teach(x)).shape == (1, 64, 2, 2)
     assert alone.pairs(x)[0][1].shape == (1, 64, 16, 16)
     blocks = outline(backbone="resnet18", embed_blocks=1, decoder_blocks=(1, 2, 3))
-    assert len(blocks.bottleneck.embed) == 1 and [len(s) for s in blocks.decoder.stages] == [1, 2, 3]  # type: ignore[arg-type]
+    assert len(blocks.student.bottleneck.embed) == 1 and [len(s) for s in blocks.student.decoder.stages] == [1, 2, 3]  # type: ignore[arg-type]
 
 
 def test_only_teachers_with_negative_features_get_a_decoder_without_the_last_relu() -> None:
@@ -107,7 +110,7 @@ def test_only_teachers_with_negative_features_get_a_decoder_without_the_last_rel
 def test_the_bottleneck_is_the_only_way_to_the_decoder() -> None:
     model = tiny.build("rd").eval()
     features = [f.clone() for f in model.teach(torch.rand(1, 3, 64, 64))]
-    embedding = model.bottleneck(features)  # type: ignore[operator]
-    restored = model.decoder(embedding)  # type: ignore[operator]
+    embedding = model.student.bottleneck(features)  # type: ignore[operator]
+    restored = model.student.decoder(embedding)  # type: ignore[operator]
     handed = model.pairs(torch.rand(1, 3, 64, 64), teacher=features)
     assert all(torch.equal(a, s) for a, (_, s) in zip(restored, handed, strict=True))

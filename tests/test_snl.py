@@ -9,15 +9,14 @@ import tiny
 import torch
 from torch import Tensor
 
-from kdlib import loader, losses, maps
+from kdlib import losses, maps
+from kdlib.contract import Batch
 from kdlib.methods import preset
 from kdlib.methods.rd import RD
 from kdlib.methods.snl import SNL, SNLConfig
 from kdlib.methods.stpm import STPM
-from kdlib.runtime import Runtime
-from kdlib.contract import Batch
 
-OFF = {"spatial": 0.0, "channel": 0.0, "intra": 0.0, "inter": 0.0, "compact": 0.0}
+OFF = {"spatial": 0.0, "channel": 0.0, "intra": 0.0, "inter": 0.0, "neck_weight": 0.0}
 
 
 def build(**overrides: Any) -> SNL:
@@ -41,8 +40,8 @@ def test_defaults() -> None:
     assert isinstance(config, SNLConfig)
     assert (config.backbone, config.lr, config.betas) == ("wide_resnet50_2", 0.005, (0.5, 0.999))
     assert (config.batch_size, config.epochs, config.decay, config.fusion) == (16, 100, 0.8, "sum")
-    assert (config.spatial, config.channel, config.intra, config.inter, config.compact) == (1, 1, 1, 1, 0.1)
-    assert config.cram and config.centres == 128 and config.rho == "residual" and not config.balanced
+    assert (config.spatial, config.channel, config.intra, config.inter, config.neck_weight) == (1, 1, 1, 1, 0.1)
+    assert config.neck == "cram" and config.centres == 128 and config.rho == "residual" and not config.balanced
 
 
 def test_who_sees_what() -> None:
@@ -79,13 +78,14 @@ def test_affinity_maps_show_where() -> None:
     found = losses.affinity_distance(t, s)
     assert found.shape == (2, 4, 6) and float(found[1].amax()) == 0
     assert int(found[0].argmax()) == 2 * 6 + 3
-    assert maps.fuse([(t, s)], (16, 24), blur=0, distance=losses.affinity_distance).shape == (2, 1, 16, 24)
+    assert maps.fuse([found[:, None]], (16, 24), blur=0).shape == (2, 1, 16, 24)
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
-    weights = {"spatial": 2.0, "channel": 0.5, "intra": 3.0, "inter": 4.0, "compact": 0.7}
+    weights = {"spatial": 2.0, "channel": 0.5, "intra": 3.0, "inter": 4.0, "neck_weight": 0.7}
     batch = a_batch()
     named = build(**weights).loss(batch)
+    weights["compact"] = weights.pop("neck_weight")
     assert named.keys() == {"total", *weights}
     torch.testing.assert_close(named["total"], sum(w * named[name] for name, w in weights.items()))
 
@@ -100,7 +100,7 @@ def test_each_term_alone_is_its_loss_over_all_levels(base: str) -> None:
         "inter": losses.inter_affinity,
     }
     for term, distance in expected.items():
-        model = build(**OFF | {term: 1.0}, base=base, cram=False)
+        model = build(**OFF | {term: 1.0}, base=base, neck="none")
         named = model.loss(batch)
         assert named.keys() == {"total", term}
         torch.testing.assert_close(named["total"], losses.over_levels(model.pairs(batch.image), distance)["total"])
@@ -108,14 +108,14 @@ def test_each_term_alone_is_its_loss_over_all_levels(base: str) -> None:
 
 def test_switches_reach_their_losses() -> None:
     batch = a_batch()
-    model = build(**OFF | {"channel": 1.0}, temperature=0.5, reduction="vandgnl", cram=False)
+    model = build(**OFF | {"channel": 1.0}, temperature=0.5, reduction="vandgnl", neck="none")
     pairs = model.pairs(batch.image)
     expected = sum(losses.channel_kl(t, s, temperature=0.5, reduction="vandgnl") for t, s in pairs)
     torch.testing.assert_close(model.loss(batch)["total"], expected)
-    model = build(**OFF | {"spatial": 1.0}, loss="global", cram=False)
+    model = build(**OFF | {"spatial": 1.0}, loss="global", neck="none")
     expected = sum(losses.global_cosine(t, s) for t, s in model.pairs(batch.image))
     torch.testing.assert_close(model.loss(batch)["total"], expected)
-    model = build(**OFF | {"intra": 1.0}, grid=2, cram=False)
+    model = build(**OFF | {"intra": 1.0}, grid=2, neck="none")
     expected = sum(losses.intra_affinity(t, s, 2) for t, s in model.pairs(batch.image))
     torch.testing.assert_close(model.loss(batch)["total"], expected)
 
@@ -124,9 +124,10 @@ def test_without_a_memory_the_bases_are_rd_and_stpm() -> None:
     x = torch.rand(2, 3, 64, 64)
     for base, kind in (("rd", RD), ("stpm", STPM)):
         n = {"neighbourhood": 3, "seed": 1}
-        own, plain = build(base=base, cram=False, **n), tiny.build(base, **n)
-        assert isinstance(own, kind) and own.name == "snl"
-        own.load_state_dict(plain.state_dict())
+        own, plain = build(base=base, neck="none", **n), tiny.build(base, **n)
+        assert isinstance(plain, kind)
+        student = own.student if base == "rd" else own.student.network
+        student.load_state_dict(plain.student.state_dict())  # type: ignore[union-attr]
         for (t, s), (t2, s2) in zip(own.pairs(x), plain.eval().pairs(x), strict=True):
             torch.testing.assert_close((t, s), (t2, s2))
         torch.testing.assert_close(own.distance(t, s), losses.cosine_distance(t, s), atol=1e-5, rtol=1e-5)
@@ -145,7 +146,7 @@ def test_the_memory_is_the_only_way_through(base: str) -> None:
 @pytest.mark.parametrize("base", ["rd", "stpm"])
 def test_other_teachers_and_sizes(base: str) -> None:
     model = build(base=base, backbone="resnet18", weights="random")
-    assert model.cram is not None and model.cram.centres.shape == (128, 256)
+    assert model.student.neck.centres.shape == (128, 256)
     assert model.anomaly_map(torch.rand(1, 3, 64, 96)).shape == (1, 1, 64, 96)
 
 
@@ -153,10 +154,10 @@ def test_training_in_half_precision_on_stpm_and_with_seeded_centres(tmp_path: An
     images = tiny.normal(tmp_path)
     for base in ("rd", "stpm"):
         model, again = (build(base=base, centre_init="tokens", centres=8, steps=2) for _ in range(2))
-        assert model.cram is not None
-        before = model.cram.centres.clone()
+        memory = model.student.neck
+        before = memory.centres.clone()
         history = tiny.fit(model, images, precision="bf16")
-        assert history.runtime == "cpu, bf16" and not torch.allclose(before, model.cram.centres, atol=0.1)
+        assert history.runtime == "cpu, bf16" and not torch.allclose(before, memory.centres, atol=0.1)
         assert tiny.fit(again, images, precision="bf16").rows == history.rows
 
 
@@ -176,68 +177,14 @@ def test_the_learning_rate_falls_to_a_tenth() -> None:
 
 
 def test_settings_that_make_no_sense() -> None:
-    for wrong in ({"channel": -1.0}, OFF, OFF | {"compact": 1.0}, {"temperature": 0.0}, {"decay": 0.0}, {"decay": 2.0}):
-        with pytest.raises(ValueError, match=r"expected weights of 0 or more.*positive temperature"):
+    for wrong in ({"channel": -1.0}, OFF, OFF | {"neck_weight": 1.0}):
+        with pytest.raises(ValueError, match="expected weights of 0 or more"):
+            build(**wrong)
+    for wrong in ({"temperature": 0.0}, {"decay": 0.0}, {"decay": 2.0}, {"grid": 0}, {"centres": 0}):
+        with pytest.raises(ValueError, match=r"expected a positive temperature, a decay in 0\.\.1"):
             build(**wrong)
     for name, value in (("base", "rdpp"), ("rho", "half"), ("reduction", "sum"), ("centre_init", "zero")):
         with pytest.raises(ValueError, match=f"{name} is '{value}'; expected one of"):
             build(**{name: value})
     with pytest.raises(ValueError, match="multiples of 32"):
         build().anomaly_map(torch.rand(1, 3, 48, 64))
-
-
-GROUPS = [[0, 1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11]]
-
-
-@pytest.mark.parametrize("size", [3, 4, 8, 16])
-def test_balanced_batches_hold_every_group_and_see_every_image(size: int) -> None:
-    batches = [loader.shuffled_evenly(GROUPS, size, step, seed=2) for step in range(60)]
-    for batch in batches:
-        counts = [sum(i in group for i in batch) for group in GROUPS]
-        assert len(batch) == size and max(counts) - min(counts) <= 1
-    drawn = [i for batch in batches for i in batch]
-    for group in GROUPS:
-        counts = [drawn.count(i) for i in group]
-        assert max(counts) - min(counts) <= 1 and min(counts) > 0
-
-
-def test_batches_smaller_than_the_number_of_groups_take_turns() -> None:
-    drawn = [i for step in range(30) for i in loader.shuffled_evenly(GROUPS, 2, step, seed=0)]
-    counts = [sum(i in group for i in drawn) for group in GROUPS]
-    assert counts == [20, 20, 20] and set(drawn) == set(range(12))
-
-
-def test_balanced_batches_are_a_function_of_seed_and_step() -> None:
-    one = [loader.shuffled_evenly(GROUPS, 6, step, seed=2) for step in (3, 4)]
-    assert one == [loader.shuffled_evenly(GROUPS, 6, step, seed=2) for step in (3, 4)] and one[0] != one[1]
-    assert one[0] != loader.shuffled_evenly(GROUPS, 6, 3, seed=3)
-
-
-def test_processes_share_balanced_batches(tmp_path: Any) -> None:
-    images = tiny.data(tmp_path, "bottle", "cable", train=6).train
-    cpu = Runtime(device=torch.device("cpu"))
-    source = loader.TrainingImages(torch.nn.Identity(), images, 4, cpu, cache=False)
-
-    def kinds(process: int, processes: int) -> list[list[int]]:
-        plan = source.training(4, range(8), 0, process=process, processes=processes, balanced=True)
-        return [batch.category.tolist() for batch in plan]
-
-    assert all(sorted(batch) == [0, 0, 1, 1] for batch in kinds(0, 1))
-    shares = [kinds(process, 2) for process in range(2)]
-    assert all(sorted(a + b) == [0, 0, 1, 1] for a, b in zip(*shares, strict=True))
-    assert all({kind for batch in share for kind in batch} == {0, 1} for share in shares)
-
-
-def test_balanced_training(tmp_path: Any) -> None:
-    images = tiny.data(tmp_path, "bottle", "cable", train=6).train
-    seen: list[list[int]] = []
-    model = build(balanced=True, steps=2)
-    plain = model.loss
-
-    def watched(batch: Batch) -> Any:
-        seen.append(sorted(batch.category.tolist()))
-        return plain(batch)
-
-    model.loss = watched  # type: ignore[method-assign]
-    tiny.fit(model, images)
-    assert seen == [[0, 0, 1, 1]] * 2

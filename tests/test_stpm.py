@@ -7,9 +7,9 @@ import tiny
 import torch
 
 from kdlib import losses
+from kdlib.contract import Batch
 from kdlib.methods import preset
 from kdlib.methods.stpm import STPM, STPMConfig
-from kdlib.contract import Batch
 
 RESNET = {"backbone": "resnet18", "weights": "random"}
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kdlib import widgets
+from kdlib.course import widgets
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import dataset_trees as trees
 import torch
 
 import kdlib as kd
-from kdlib.data import ImageSet, Splits, load
 from kdlib.contract import Distiller
+from kdlib.data import ImageSet, Splits, load
 
 SIZE = 64
 
@@ -22,10 +23,10 @@ def data(root: Path, *categories: str, train: int = 8, size: int | tuple[int, in
     return load(root, size=size, **options)
 
 
-def normal(root: Path, count: int = 8) -> ImageSet:
+def normal(root: Path, count: int = 8, size: int = SIZE) -> ImageSet:
     """Normal images only."""
     trees.pictures(root / "part" / "train" / "good", count)
-    return load(root, size=SIZE, calib_share=0).train
+    return load(root, size=size, calib_share=0).train
 
 
 def build(name: str = "stpm", **overrides: Any) -> Distiller:
@@ -42,3 +43,17 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether two models hold the same numbers, bit by bit."""
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def killer(at: int) -> Callable[[kd.History], None]:
+    """For `on_step`: ends a run after so many steps."""
+
+    def on_step(history: kd.History) -> None:
+        if len(history.rows) == at:
+            raise KilledError
+
+    return on_step

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdlib import losses
-from kdlib.contract import Distiller, DistillerConfig, Loader
-from kdlib.contract import Batch, Losses, Pairs, Phase
+from kdlib.config import DistillerConfig
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Phase, TrainingSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class TwoPhases(Distiller):
         noise = torch.randn_like(batch.image)
         return losses.over_levels(self.pairs(batch.image + 0.01 * noise), losses.per_position_cosine)
 
-    def phases(self, loader: Loader) -> Iterator[Phase]:
+    def phases(self, images: TrainingSet) -> Iterator[Phase]:
         yield self._phase("first", lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
         with torch.no_grad():
-            self.mean.copy_(torch.stack([self.loss(batch)["total"] for batch in loader]).mean())
+            self.mean.copy_(torch.stack([self.loss(batch)["total"] for batch in images]).mean())
         self.drawn.copy_(torch.rand(3))
         yield self._phase("second", lambda p: torch.optim.Adam(p, lr=0.01))
 

@@ -41,7 +41,7 @@ class Explorer(ipywidgets.VBox):
     Attributes:
         controls: The controls by the argument of `render` that each of them sets.
         picture: What is shown, or was shown before an error.
-        error: What the last drawing raised, or None.
+        error: What the last drawing raised, or `None`.
     """
 
     def __init__(self, controls: Controls, render: Render, *, task: str, alt: str, height: str, keep: int) -> None:
@@ -66,7 +66,7 @@ class Explorer(ipywidgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values: Any) -> None:
-        """Move controls as a learner would, and raise what a learner would read in the panel.
+        """Moves controls as a learner would, and raises what a learner would read in the panel.
 
         Raises:
             KeyError: If there is no control of that name.
@@ -111,10 +111,10 @@ class Explorer(ipywidgets.VBox):
 
     def _show_error(self, error: Exception) -> None:
         self.error = error
-        said = html.escape(f"{type(error).__name__}: {error}")
+        message = html.escape(f"{type(error).__name__}: {error}")
         self._box.value = (
             '<div role="alert" style="border-left: 4px solid #c62828; padding: 0 1em; line-height: 1.5">'
-            f"<b>This could not be drawn.</b><br><code>{said}</code></div>"
+            f"<b>This could not be drawn.</b><br><code>{message}</code></div>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,12 +136,12 @@ class Runner(Explorer):
         super().__init__(controls, work, **options)
 
     def run(self) -> None:
-        """Press the button, and raise what a learner would read in the panel."""
+        """Presses the button, and raises what a learner would read in the panel."""
         self._button.click()
         self._raise()
 
     def report(self, done: int, total: int) -> None:
-        """Move the progress bar: `done` of `total` steps."""
+        """Moves the progress bar: `done` of `total` steps."""
         self._progress.value = done / total
 
     def _bar(self) -> list[ipywidgets.Widget]:
@@ -177,7 +177,7 @@ def explorer(
     height: str = HEIGHT,
     keep: int = 64,
 ) -> Explorer:
-    """Show `render(**values of the controls)` and draw it again whenever a control moves.
+    """Shows `render(**values of the controls)` and draws it again whenever a control moves.
 
     Args:
         controls: Core ipywidgets by argument name; a slider answers when it is let go, not while it moves.
@@ -203,7 +203,7 @@ def runner(
     height: str = HEIGHT,
     keep: int = 64,
 ) -> Runner:
-    """Show `work(**values of the controls, report=...)` each time the Run button is pressed.
+    """Shows `work(**values of the controls, report=...)` each time the Run button is pressed.
 
     Args:
         controls: Core ipywidgets by argument name.
@@ -228,10 +228,10 @@ def _paint(render: Render, values: dict[str, Any], alt: str) -> Picture:
 
 def _picture(figure: Figure, alt: str) -> Picture:
     if not isinstance(figure, Figure):
-        found = type(figure).__name__
-        raise TypeError(f"the drawing function returned {found}, expected a Figure; end it with `return fig`")
-    words = str(figure.get_label() or alt or "Picture for the values of the controls above")
-    return Picture(base64.b64encode(png.png(figure)).decode("ascii"), words)
+        kind = type(figure).__name__
+        raise TypeError(f"the drawing function returned {kind}, expected a Figure; end it with `return fig`")
+    text = str(figure.get_label() or alt or "Picture for the values of the controls above")
+    return Picture(base64.b64encode(png.png(figure)).decode("ascii"), text)
 
 
 def _dress(control: ipywidgets.Widget, name: str) -> None:
@@ -243,5 +243,5 @@ def _dress(control: ipywidgets.Widget, name: str) -> None:
 
 
 def _task_line(task: str) -> list[ipywidgets.Widget]:
-    words = html.escape(task.removeprefix("Try:").strip())
-    return [ipywidgets.HTML(f'<p class="kd-task"><b>Try:</b> {words}</p>')] if words else []
+    text = html.escape(task.removeprefix("Try:").strip())
+    return [ipywidgets.HTML(f'<p class="kd-task"><b>Try:</b> {text}</p>')] if text else []

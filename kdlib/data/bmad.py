@@ -16,43 +16,62 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdlib.data.layout import Found, Layout, find_categories, refuse_images, samples_in
-from kdlib.data.records import Sample
+from kdlib.data.layout import NORMAL_NAMES, CategoryImages, Layout, find_categories, normal_folders, samples_in
+from kdlib.data.listing import child, refuse_folders, refuse_images
+from kdlib.data.samples import Sample
 
 DEFECTIVE = "Ungood"
-MASK_FOLDERS = ("anomaly_mask", "label")
+IMAGES, MASKS = "img", ("anomaly_mask", "label")
 
 
 def find(root: Path) -> dict[str, Path]:
     """The folders at `root` that hold train/good and a test/Ungood."""
-    return find_categories(
-        root, lambda folder: (folder / "train" / "good").is_dir() and (folder / "test" / DEFECTIVE).is_dir()
-    )
+    return find_categories(root, _is_category)
 
 
-def collect(folder: Path, category: str) -> Found:
+def collect(folder: Path, category: str) -> CategoryImages:
     """The samples of one set.
 
     Raises:
-        DatasetError: Images where folders belong, or a mask folder that lacks a mask.
+        DatasetError: Images in places that no split takes, or a mask folder that lacks a mask.
     """
-    train, valid, test = folder / "train", folder / "valid", folder / "test"
+    train, valid, test = (child(folder, name) for name in ("train", "valid", "test"))
     refuse_images(folder, train, valid, test)
-    return Found(
-        train=_samples(train / "good", category),
-        calib=_samples(valid / "good", category),
-        test=_samples(test / "good", category) + _samples(test / DEFECTIVE, category, DEFECTIVE),
+    refuse_folders(folder, ("train", "valid", "test"))
+    refuse_folders(train, NORMAL_NAMES, ", because training needs normal images only")
+    for part in (valid, test):
+        refuse_folders(part, (*NORMAL_NAMES, DEFECTIVE.lower()))
+    return CategoryImages(
+        train=_normal(train, category),
+        calib=_normal(valid, category),
+        test=_normal(test, category) + _defective(test, category),
     )
 
 
-def _samples(folder: Path, category: str, defect: str = "normal") -> list[Sample]:
-    images = folder / "img"
-    if images.is_dir():
-        refuse_images(folder)
-    else:
-        images = folder
-    masks = [folder / name for name in MASK_FOLDERS if (folder / name).is_dir() and defect != "normal"]
-    return samples_in(images, category, defect, masks[0] if masks else None)
+def _is_category(folder: Path) -> bool:
+    test = child(folder, "test")
+    has_normal = bool(normal_folders(child(folder, "train")))
+    return has_normal and test is not None and child(test, DEFECTIVE.lower()) is not None
+
+
+def _normal(split: Path | None, category: str) -> list[Sample]:
+    return [sample for part in normal_folders(split) for sample in _samples(part, category)]
+
+
+def _defective(test: Path | None, category: str) -> list[Sample]:
+    part = child(test, DEFECTIVE.lower()) if test else None
+    return _samples(part, category, DEFECTIVE) if part else []
+
+
+def _samples(part: Path, category: str, defect: str = "normal") -> list[Sample]:
+    """The images of a part, which lie in a folder of their own where there are masks."""
+    refuse_folders(part, (IMAGES, *MASKS))
+    inner = child(part, IMAGES)
+    if inner:
+        refuse_images(part)
+        refuse_folders(inner)
+    masks = next((folder for name in MASKS if (folder := child(part, name))), None)
+    return samples_in(inner or part, category, defect, masks, deeper=True)
 
 
 BMAD = Layout(

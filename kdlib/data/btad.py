@@ -13,29 +13,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdlib.data.folder import collect_mvtec
-from kdlib.data.layout import Found, Layout, find_categories
+from kdlib.data.layout import Layout
+from kdlib.data.listing import child
+from kdlib.data.mvtec import collect_mvtec, find_mvtec
+
+CATEGORIES = frozenset({"01", "02", "03"})
 
 
 def find(root: Path) -> dict[str, Path]:
-    """The folders at `root`, or in its BTech_Dataset_transformed, that hold train/ok."""
-    inner = root / "BTech_Dataset_transformed"
-    return find_categories(inner if inner.is_dir() else root, lambda folder: (folder / "train" / "ok").is_dir())
+    """The categories in BTech_Dataset_transformed, or at a root whose categories have train/ok."""
+    inner = child(root, "btech_dataset_transformed")
+    categories = find_mvtec(inner or root)
+    with_ok = [name for name, folder in categories.items() if _has_ok(folder)]
+    ours = len(with_ok) == len(categories) or (with_ok and CATEGORIES.issuperset(categories))
+    return categories if inner or ours else {}
 
 
-def collect(folder: Path, category: str) -> Found:
-    """The samples of one product.
-
-    Raises:
-        DatasetError: Images where folders belong, or a ground_truth folder that lacks a mask.
-    """
-    return collect_mvtec(folder, category, good="ok")
+def _has_ok(folder: Path) -> bool:
+    train = child(folder, "train")
+    return train is not None and child(train, "ok") is not None
 
 
 BTAD = Layout(
     name="btad",
     expects="CATEGORY/train/ok/*.bmp (BTech_Dataset_transformed)",
     find=find,
-    collect=collect,
+    collect=collect_mvtec,
     licence="CC BY-NC-SA 4.0, non-commercial (BTAD)",
+    licensed=CATEGORIES,
 )

@@ -1,152 +1,131 @@
-"""Two layouts for images that lie in folders: MVTec AD's, and the simplest that one's own images can have.
+"""One's own images, in the simplest folders that tell normal from defective; one category named like the folder.
 
-MVTec layout (MVTec AD, the rendered workshop, many others); without `ground_truth` only image metrics are possible:
-
-    ROOT/CATEGORY/train/good/000.png
-    ROOT/CATEGORY/test/good/000.png
-    ROOT/CATEGORY/test/DEFECT/000.png
-    ROOT/CATEGORY/ground_truth/DEFECT/000_mask.png   (or 000.png)
-
-Own folder, one category named like the folder; everything but the normal images is optional:
-
-    ROOT/*.jpg                        normal images, or all images below ROOT/normal, ROOT/good, ROOT/ok, ROOT/train
+    ROOT/*.jpg                        normal images, or all below ROOT/good (normal, ok, ...) or ROOT/train
     ROOT/test/good/*.jpg              normal images for the test (else a share of the normal ones is held out)
     ROOT/test/DEFECT/*.jpg            defective images, or ROOT/defects/DEFECT/*.jpg, or ROOT/defects/*.jpg
     ROOT/masks/DEFECT/STEM.png        the same path below masks/ (or ground_truth/), named STEM.png or STEM_mask.png;
                                       or STEM_mask.png beside its image
 
-Source: P. Bergmann et al., MVTec AD, CVPR 2019.
+Everything but the normal images is optional.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+from kdlib.data.errors import DatasetError, readable
 from kdlib.data.layout import (
-    Found,
+    DEFECT_NAMES,
+    MASK_NAMES,
+    NORMAL_NAMES,
+    CategoryImages,
     Layout,
-    find_categories,
-    folders_in,
-    images_below,
-    images_in,
-    refuse_images,
+    is_normal,
     samples_in,
-    subfolders,
 )
-from kdlib.data.reading import DatasetError
-from kdlib.data.records import Sample
+from kdlib.data.listing import (
+    child,
+    folders_in,
+    folders_with_images,
+    has_images,
+    image_files,
+    refuse_folders,
+    refuse_images,
+)
+from kdlib.data.samples import Sample
 
-MVTEC_CATEGORIES = frozenset({
-    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
-    "toothbrush", "transistor", "wood", "zipper",
-})  # fmt: skip
-NORMAL_FOLDERS = ("normal", "good", "ok", "train")
-DEFECT_FOLDERS = ("defects", "defect", "defective", "anomalies", "anomaly", "anomalous", "abnormal", "bad", "ko", "ng")
-MASK_FOLDERS = ("masks", "mask", "ground_truth")
-
-
-def find_mvtec(root: Path) -> dict[str, Path]:
-    """The folders at `root` that hold a folder train/good."""
-    return find_categories(root, lambda folder: (folder / "train" / "good").is_dir())
+TRAINING_NAMES = (*NORMAL_NAMES, "train")
 
 
-def collect_mvtec(folder: Path, category: str, good: str = "good") -> Found:
-    """The samples of one MVTec-like category; `good` is the name of the folders with normal images.
-
-    Raises:
-        DatasetError: Images where folders belong, or a ground_truth folder that lacks a mask.
-    """
-    truth = folder / "ground_truth"
-    refuse_images(folder, folder / "train", truth)
-    test: list[Sample] = []
-    for part in subfolders(folder / "test"):
-        if part.name in (good, "normal"):
-            test += samples_in(part, category)
-        else:
-            test += samples_in(part, category, part.name, truth / part.name if truth.is_dir() else None)
-    return Found(train=samples_in(folder / "train" / good, category), test=test)
-
-
-def find_own(root: Path) -> dict[str, Path]:
+def find(root: Path) -> dict[str, Path]:
     """The folder itself, if it holds images, or a folder of normal images."""
-    return {root.name: root} if images_in(root) or any(map(images_below, _named(root, NORMAL_FOLDERS))) else {}
+    own = image_files(root) or any(map(has_images, _named(root, TRAINING_NAMES)))
+    return {readable(root.name): root} if own else {}
 
 
-def collect_own(folder: Path, category: str) -> Found:
+def collect(folder: Path, category: str) -> CategoryImages:
     """The samples of one's own folder.
 
     Raises:
         DatasetError: Images in places that do not tell whether they are normal, or a mask folder that lacks a mask.
     """
     for part in folders_in(folder):
-        if part.name.lower() not in (*NORMAL_FOLDERS, *DEFECT_FOLDERS, *MASK_FOLDERS, "test") and images_below(part):
+        if part.name.lower() not in (*TRAINING_NAMES, *DEFECT_NAMES, *MASK_NAMES, "test") and has_images(part):
             raise DatasetError(
                 f"{part} holds images, but its name does not tell what they are. Name it after a kind of normal "
-                f"images ({', '.join(NORMAL_FOLDERS)}), test, or {DEFECT_FOLDERS[0]}; or move it out of {folder}."
+                f"images ({', '.join(TRAINING_NAMES)}), test, or {DEFECT_NAMES[0]}; or move it out of {folder}."
             )
-    refuse_images(*_named(folder, ("test",)))
-    masks = next(iter(_named(folder, MASK_FOLDERS)), None)
-    test = [s for part in _named(folder, ("test", *DEFECT_FOLDERS)) for s in _tested(part, category, masks)]
-    return Found(train=[Sample(path=path, category=category) for path in _normal_images(folder)], test=test)
+    masks = child(folder, *MASK_NAMES)
+    tested: list[Sample] = []
+    for part in _named(folder, ("test", *DEFECT_NAMES)):
+        is_test = part.name.lower() == "test"
+        tested += _tested(part, category, masks) if is_test else _defective(part, part, category, masks)
+    return CategoryImages(train=_training(folder, category), test=tested)
 
 
-def _normal_images(folder: Path) -> list[Path]:
-    named = _named(folder, NORMAL_FOLDERS)
+def _training(folder: Path, category: str) -> list[Sample]:
+    named = _named(folder, TRAINING_NAMES)
     if not named:
-        return images_in(folder)
+        return samples_in(folder, category, deeper=True)
     refuse_images(folder)
-    images = [path for part in named for path in images_below(part)]
-    for path in images:
-        if any(name.lower() in DEFECT_FOLDERS for name in path.relative_to(folder).parts[1:-1]):
-            raise DatasetError(
-                f"{path} lies in a folder for defective images, among the normal images of {folder}. Training "
-                f"needs normal images only: move the defective ones to {folder / DEFECT_FOLDERS[0]}."
-            )
-    return images
-
-
-def _tested(part: Path, category: str, masks: Path | None) -> list[Sample]:
-    """The test images below `part`; the first folder below it names the defect, or says that they are normal."""
     samples: list[Sample] = []
-    for parent in sorted({path.parent for path in images_below(part)}, key=Path.as_posix):
-        inner = parent.relative_to(part)
-        defect = inner.parts[0] if inner.parts else part.name
-        if defect.lower() in NORMAL_FOLDERS:
-            samples += samples_in(parent, category)
-        elif masks is not None:
-            samples += samples_in(parent, category, defect, masks / inner)
-        else:
-            samples += _with_masks_beside(images_in(parent), category, defect)
+    for part in named:
+        if not is_normal(part.name):
+            refuse_folders(part, NORMAL_NAMES, ", because training needs normal images only")
+        samples += _all_below(part, category)
     return samples
 
 
-def _with_masks_beside(images: Sequence[Path], category: str, defect: str) -> list[Sample]:
-    stems = {path.stem for path in images}
-    masks = {p.stem.removesuffix("_mask"): p for p in images if p.stem.endswith("_mask")}
-    masks = {stem: path for stem, path in masks.items() if stem in stems}
-    return [
-        Sample(path=path, category=category, defect=defect, label=1, mask_path=masks.get(path.stem))
-        for path in images
-        if path not in masks.values()
-    ]
+def _tested(test: Path, category: str, masks: Path | None) -> list[Sample]:
+    refuse_images(test)
+    samples: list[Sample] = []
+    for part in folders_in(test):
+        samples += _all_below(part, category) if is_normal(part.name) else _defective(part, test, category, masks)
+    return samples
 
 
-def _named(folder: Path, names: Iterable[str]) -> list[Path]:
-    return [part for part in folders_in(folder) if part.name.lower() in names]
+def _all_below(part: Path, category: str) -> list[Sample]:
+    """The normal images of a folder and of all folders below, sorted by path."""
+    samples: list[Sample] = []
+    for folder in folders_with_images(part):
+        _refuse_names(folder, part, (*DEFECT_NAMES, *MASK_NAMES))
+        samples += samples_in(folder, category, deeper=True)
+    return sorted(samples, key=lambda sample: sample.path.as_posix())
 
 
-MVTEC = Layout(
-    name="mvtec",
-    expects="CATEGORY/train/good/*.png",
-    find=find_mvtec,
-    collect=collect_mvtec,
-    licence="CC BY-NC-SA 4.0, non-commercial (MVTec AD)",
-    licensed=MVTEC_CATEGORIES,
-)
+def _defective(part: Path, base: Path, category: str, masks: Path | None) -> list[Sample]:
+    """The defective images below `part`, whose masks have the same path below `masks` as they have below `base`.
+
+    The first folder below `base` names the defect, or `base` itself.
+    """
+    samples: list[Sample] = []
+    for folder in sorted(folders_with_images(part), key=Path.as_posix):
+        _refuse_names(folder, base, (*NORMAL_NAMES, *MASK_NAMES))
+        inner = folder.relative_to(base)
+        defect = inner.parts[0] if inner.parts else base.name
+        samples += samples_in(folder, category, defect, masks / inner if masks else None, deeper=True)
+    return samples
+
+
+def _refuse_names(folder: Path, base: Path, names: Iterable[str]) -> None:
+    """Raise a `DatasetError` if a folder on the way from `base` to `folder` says something else than `base` does."""
+    for name in folder.relative_to(base).parts:
+        if name.lower() in names:
+            raise DatasetError(
+                f"{folder} is a folder '{name}' among the images of {base}, which means something else. Normal images "
+                f"belong into good, test/good or train, defective ones into {DEFECT_NAMES[0]} or test, masks into "
+                f"{MASK_NAMES[1]}, each directly below the folder of the data set."
+            )
+
+
+def _named(root: Path, names: Iterable[str]) -> list[Path]:
+    return [part for part in folders_in(root) if part.name.lower() in names]
+
+
 OWN = Layout(
     name="folder",
-    expects="images directly in it, or in a sub-folder " + ", ".join(NORMAL_FOLDERS),
-    find=find_own,
-    collect=collect_own,
+    expects="images directly in it, or in a sub-folder " + ", ".join(TRAINING_NAMES),
+    find=find,
+    collect=collect,
 )

@@ -8,11 +8,16 @@ A package offers a set through an entry point of the group `kdlib.data`, whose o
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+
+from kdlib.data.errors import DatasetError
+from kdlib.data.listing import has_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +37,59 @@ class Generated:
 def generated(name: str) -> Generated | None:
     """The set that a package offers under this name."""
     for entry in entry_points(group="kdlib.data", name=name):
-        found: Generated = entry.load()
-        return found
+        offered: Generated = entry.load()
+        return offered
     return None
 
 
 def names() -> list[str]:
     """All names that packages offer."""
     return sorted({entry.name for entry in entry_points(group="kdlib.data")})
+
+
+def data_folder() -> Path:
+    """Where generated data lies: $KDLIB_DATA, else data/ of the repository around the current folder, else ./data."""
+    if chosen := os.environ.get("KDLIB_DATA"):
+        return Path(chosen)
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if _is_repository(folder)), here) / "data"
+
+
+def locate(root: str | Path, categories: Sequence[str] | None = None) -> Path:
+    """Where a data set lies. A plain name may mean a generated set, which is made where it is missing.
+
+    Args:
+        root: A path, or the name of a generated set.
+        categories: The categories of a generated set that are needed; `None` for all.
+
+    Raises:
+        DatasetError: The name means a generated set and a folder of images here.
+    """
+    offered = generated(root) if isinstance(root, str) else None
+    if offered is None:
+        return Path(root)
+    folder, here = data_folder() / root, Path(root)
+    if here.resolve() != folder.resolve() and has_images(here):
+        raise DatasetError(
+            f"{root!r} is the name of a set that kdlib makes (in {folder}), and of a folder of images here "
+            f"({here.resolve()}). Give './{root}' or Path({root!r}) for the folder; for the set that kdlib makes, "
+            f"rename the folder or work from another one."
+        )
+    offered.make(folder, categories)
+    return folder
+
+
+def licence_of_generated(folder: Path) -> str:
+    """The licence of a generated set that lies in the data folder, empty for any other."""
+    for name in names():
+        offered = generated(name)
+        if offered and folder.resolve().is_relative_to((data_folder() / name).resolve()):
+            return offered.licence
+    return ""
+
+
+def _is_repository(folder: Path) -> bool:
+    project = folder / "pyproject.toml"
+    if project.is_file() and re.search(r'(?m)^name\s*=\s*"kdlib"', project.read_text(encoding="utf-8")):
+        return True
+    return (folder / "notebooks" / "00_start_here.ipynb").is_file()

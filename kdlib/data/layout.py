@@ -1,22 +1,38 @@
-"""What a layout is (how a data set lies on disk), and the looking into folders that all layouts share.
+"""What a layout is (how a data set lies on disk), and the rules that all layouts share.
 
-Hidden files, `._*` copies and everything that is not an image (licences, read-me files, csv, npy) are passed over.
-An image where only folders belong is an error: it would silently be missing from every split.
+Names of folders count in any case. What lies in a folder of images is used or refused by name: nothing is silently
+missing from a split, and no mask becomes an image.
 """
 
 from __future__ import annotations
 
-import os
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdlib.data.reading import IMAGE_SUFFIXES, DatasetError
-from kdlib.data.records import Sample
+from kdlib.data.errors import DatasetError, readable
+from kdlib.data.listing import (
+    child,
+    folders_in,
+    has_images,
+    image_files,
+    images_in,
+    only_mask,
+    refuse_folders,
+    refuse_images,
+    stem_of_image,
+)
+from kdlib.data.samples import Sample
+
+NORMAL_NAMES = ("normal", "good", "ok", "healthy", "defect_free", "defect-free")
+DEFECT_NAMES = ("defects", "defect", "defective", "anomalies", "anomaly", "anomalous", "abnormal", "bad", "ko", "ng")
+MASK_NAMES = ("ground_truth", "masks", "mask")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class CategoryImages:
     """The samples of one category. An empty `calib` means: no official validation set, take a share of `train`."""
 
     train: Sequence[Sample]
@@ -26,86 +42,113 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way in which a data set lies on disk."""
+    """One way in which a data set lies on disk.
+
+    Attributes:
+        name: What `load(layout=...)` takes.
+        expects: What the root holds; shown in errors.
+        find: Gives the categories at a root with their folders; empty if the root has another layout.
+        collect: Gives the samples of the category that lies in a folder.
+        licence: Of the data set.
+        licensed: The categories whose presence tells this data set; `None`: the layout does.
+        diagnose: Says what is wrong with a root in which this layout was nearly recognised; empty if it was not.
+    """
 
     name: str
-    expects: str  # shown in errors: what the root holds
-    find: Callable[[Path], Mapping[str, Path]]  # root -> {category: its folder}; empty if root has another layout
-    collect: Callable[[Path, str], Found]  # folder, category -> samples
+    expects: str
+    find: Callable[[Path], Mapping[str, Path]]
+    collect: Callable[[Path, str], CategoryImages]
     licence: str = ""
-    licensed: frozenset[str] | None = None  # the categories whose presence tells this data set; None: the layout does
+    licensed: frozenset[str] | None = None
+    diagnose: Callable[[Path], str] = lambda root: ""
+
+
+def is_normal(name: str) -> bool:
+    """Whether a folder's name says that its images have no defect."""
+    return name.lower() in NORMAL_NAMES
+
+
+def normal_folders(folder: Path | None) -> list[Path]:
+    """The sub-folders for images without defect."""
+    return [part for part in folders_in(folder) if is_normal(part.name)] if folder else []
 
 
 def find_categories(root: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
-    """The category folders at `root`: `root` itself if it is one, else its sub-folders that are."""
+    """The category folders at `root`: `root` itself if it is one, else its sub-folders that are.
+
+    Warns of a sub-folder that has training images in another layout, for it would be missing.
+    """
     if is_category(root):
-        return {root.name: root}
-    found = {folder.name: folder for folder in folders_in(root) if is_category(folder)}
-    if found:
+        return {readable(root.name): root}
+    categories = {readable(folder.name): folder for folder in folders_in(root) if is_category(folder)}
+    if categories:
         refuse_images(root)
-    return found
+        for folder in folders_in(root):
+            train = child(folder, "train")
+            if folder not in categories.values() and train and has_images(train):
+                warnings.warn(
+                    f"{readable(str(folder))} is passed over: it is not laid out like "
+                    f"{', '.join(list(categories)[:3])}.",
+                    stacklevel=2,
+                )
+    return categories
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name; none if the folder does not exist."""
-    return [path for path in _list(folder, folders=False) if path.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The visible folders directly in a folder, sorted by name; none if it does not exist."""
-    return _list(folder, folders=True)
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder and in all folders below, sorted by path."""
-    nested = [path for child in folders_in(folder) for path in images_below(child)]
-    return sorted(images_in(folder) + nested, key=Path.as_posix)
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """As `folders_in`, where only folders belong.
+def normal_images(folder: Path | None, category: str) -> list[Sample]:
+    """The images of a split that may hold normal ones only, in `folder/good` or another name for normal.
 
     Raises:
-        DatasetError: Images lie beside them.
+        DatasetError: Images lie elsewhere in the folder.
     """
     refuse_images(folder)
-    return folders_in(folder)
+    refuse_folders(folder, NORMAL_NAMES, ", because training and calibration need normal images only")
+    return [sample for part in normal_folders(folder) for sample in samples_in(part, category)]
 
 
-def refuse_images(*folders: Path) -> None:
-    """Raise a `DatasetError` if images lie directly in one of these folders, which should hold folders only."""
-    for folder in folders:
-        for stray in images_in(folder)[:1]:
-            known = ", ".join(child.name + "/" for child in folders_in(folder)) or "no folders"
-            raise DatasetError(
-                f"{stray} lies where only folders are expected (found: {known}). Move it into one of them or remove it."
-            )
-
-
-def samples_in(folder: Path, category: str, defect: str = "normal", masks: Path | None = None) -> list[Sample]:
+def samples_in(
+    folder: Path, category: str, defect: str = "normal", masks: Path | None = None, *, deeper: bool = False
+) -> list[Sample]:
     """One sample for each image directly in `folder`; `defect` other than "normal" makes them anomalous.
 
-    With `masks`, each image needs a mask of the same name there, with or without `_mask`, and any image suffix.
+    With `masks`, each image needs a mask there: a file of the same name, with or without `_mask`, and any image suffix,
+    or a folder of that name with masks. Without, a mask beside the image is taken where there is one.
+
+    Args:
+        folder: Where the images lie.
+        category: Their category.
+        defect: Their kind of defect.
+        masks: The folder of their masks.
+        deeper: Whether folders with further images may lie in it.
 
     Raises:
-        DatasetError: A mask is missing.
+        DatasetError: A mask is missing, or is not the only one of its image or for its image; or images lie deeper.
     """
+    if not deeper:
+        refuse_folders(folder)
     images = images_in(folder)
-    mask_of: Mapping[Path, Path] = match_masks(images, masks) if masks is not None else {}
-    label = int(defect != "normal")
-    return [Sample(path=p, category=category, defect=defect, label=label, mask_path=mask_of.get(p)) for p in images]
+    if defect == "normal":
+        return [Sample(path=path, category=category) for path in images]
+    mask_of = _match(images, masks) if masks is not None else images
+    owners: dict[Path, Path] = {}
+    for path, mask in mask_of.items():
+        if mask is not None and (other := owners.setdefault(mask, path)) != path:
+            raise DatasetError(f"{other} and {path.name} share the mask {mask}. Give their files different names.")
+    return [
+        Sample(path=path, category=category, defect=readable(defect), label=1, mask_path=mask_of[path])
+        for path in images
+    ]
 
 
-def match_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Find for each image the mask `STEM_mask.*` or `STEM.*` in a folder.
-
-    Raises:
-        DatasetError: An image has none.
-    """
-    masks = {path.stem: path for path in images_in(folder)}
-    matched = {}
-    for path in images:
-        mask = masks.get(f"{path.stem}_mask") or masks.get(path.stem)
+def _match(images: Mapping[Path, Path | None], folder: Path) -> dict[Path, Path | None]:
+    """The mask of each image: in a folder `STEM_mask.*`, else `STEM.*` or the folder `STEM`; else the one beside it."""
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for path in [*image_files(folder), *filter(has_images, folders_in(folder))]:
+        masks[path.name if path.is_dir() else path.stem].append(path)
+    with_ending = {stem_of_image(stem): group for stem, group in masks.items() if stem_of_image(stem) != stem}
+    matched: dict[Path, Path | None] = {}
+    for path, beside in images.items():
+        candidates = with_ending.get(path.stem) or masks.get(path.stem) or []
+        mask = only_mask(path, candidates + ([beside] if beside else []))
         if mask is None:
             raise DatasetError(
                 f"No mask for {path}: expected {path.stem}_mask.png or {path.stem}.png in {folder}, which holds "
@@ -113,34 +156,3 @@ def match_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
             )
         matched[path] = mask
     return matched
-
-
-def inside(root: Path, relative: str, source: Path) -> Path:
-    """The file below `root` that a list (`source`) names by a relative path.
-
-    Raises:
-        DatasetError: The path leads out of `root`, or there is no such file.
-    """
-    path = root / relative.replace("\\", "/")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DatasetError(f"{source} names {relative!r}, which leads out of {root}. Paths in it must stay inside.")
-    if not path.is_file():
-        raise DatasetError(f"{source} names {relative!r}, but {path} does not exist. Copy the file or mend the list.")
-    return path
-
-
-def contents(folder: Path, limit: int = 8) -> str:
-    """What lies in a folder, in a few words for error messages."""
-    names = [path.name + "/" for path in folders_in(folder)]
-    names += [path.name for path in _list(folder, folders=False)]
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) + more) or "nothing"
-
-
-def _list(folder: Path, *, folders: bool) -> list[Path]:
-    """Visible folders or files directly in `folder`, in an order that does not depend on the file system."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        wanted = [e.name for e in entries if not e.name.startswith((".", "__MACOSX")) and e.is_dir() == folders]
-    return [folder / name for name in sorted(wanted)]

@@ -13,36 +13,63 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdlib.data.layout import Found, Layout, find_categories, refuse_images, samples_in, subfolders
-from kdlib.data.records import Sample
+from kdlib.data.layout import (
+    NORMAL_NAMES,
+    CategoryImages,
+    Layout,
+    find_categories,
+    is_normal,
+    normal_folders,
+    samples_in,
+)
+from kdlib.data.listing import child, folders_in, refuse_folders, refuse_images
+from kdlib.data.samples import Sample
+
+COLOUR, TRUTH, UNUSED = "rgb", "gt", ("xyz", "calibration")
 
 
 def find(root: Path) -> dict[str, Path]:
     """The folders at `root` that hold train/good/rgb."""
-    return find_categories(root, lambda folder: (folder / "train" / "good" / "rgb").is_dir())
+    return find_categories(root, _is_category)
 
 
-def collect(folder: Path, category: str) -> Found:
+def collect(folder: Path, category: str) -> CategoryImages:
     """The samples of one category.
 
     Raises:
-        DatasetError: Images where folders belong, or a gt folder that lacks a mask.
+        DatasetError: Images in places that no split takes, or a gt folder that lacks a mask.
     """
-    good, validation = folder / "train" / "good", folder / "validation" / "good"
-    refuse_images(folder, good.parent, good, validation.parent, validation)
-    test: list[Sample] = []
-    for part in subfolders(folder / "test"):
-        refuse_images(part)
-        if part.name == "good":
-            test += samples_in(part / "rgb", category)
-        else:
-            masks = part / "gt"
-            test += samples_in(part / "rgb", category, part.name, masks if masks.is_dir() else None)
-    return Found(
-        train=samples_in(good / "rgb", category),
-        calib=samples_in(validation / "rgb", category),
-        test=test,
+    refuse_images(folder)
+    refuse_folders(folder, ("train", "validation", "test", *UNUSED))
+    test = child(folder, "test")
+    refuse_images(test)
+    return CategoryImages(
+        train=_normal(child(folder, "train"), category),
+        calib=_normal(child(folder, "validation"), category),
+        test=[sample for part in folders_in(test) for sample in _samples(part, category)] if test else [],
     )
+
+
+def _is_category(folder: Path) -> bool:
+    return any(child(part, COLOUR) for part in normal_folders(child(folder, "train")))
+
+
+def _normal(split: Path | None, category: str) -> list[Sample]:
+    refuse_images(split)
+    refuse_folders(split, NORMAL_NAMES, ", because training and calibration need normal images only")
+    return [sample for part in normal_folders(split) for sample in _samples(part, category)]
+
+
+def _samples(part: Path, category: str) -> list[Sample]:
+    """The images of a kind; its folder's name tells whether they are normal."""
+    refuse_images(part)
+    refuse_folders(part, (COLOUR, TRUTH, *UNUSED))
+    images = child(part, COLOUR)
+    if images is None:
+        return []
+    if is_normal(part.name):
+        return samples_in(images, category)
+    return samples_in(images, category, part.name, child(part, TRUTH))
 
 
 MVTEC3D = Layout(

@@ -1,12 +1,11 @@
-"""What every data set becomes here: samples, image sets, and the three splits train, calib and test."""
+"""What every data set becomes here: image sets, and the three splits train, calib and test."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdlib.data.reading import DatasetError, open_image, open_mask, resize_image, resize_mask
+from kdlib.data.errors import DatasetError, check_known
+from kdlib.data.integrity import check_files, fingerprint
+from kdlib.data.memory import Memory
+from kdlib.data.reading import WHITE, open_image, resize_image, resize_mask
+from kdlib.data.samples import Sample, open_sample
 
 
 class Item(TypedDict):
@@ -27,21 +30,17 @@ class Item(TypedDict):
     index: int  # position in the ImageSet
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One image on disk. The label comes from the folder or list it was found in, never from its mask."""
-
-    path: Path
-    category: str
-    defect: str = "normal"
-    label: int = 0
-    mask_path: Path | None = None
-
-
 class ImageSet(Dataset[Item]):
     """Images of one or more categories, read from disk when asked for and resized to one working size.
 
     Normal images have an all-False mask. So have anomalous images for which no mask exists: see `has_masks`.
+
+    Args:
+        samples: The images on disk.
+        categories: The names that number the categories.
+        size: Height and width in pixels.
+        white: The value of 16-bit grey files that becomes white; `None`: 65535.
+        memory: Where images are kept that were read once; see `cached`.
     """
 
     def __init__(
@@ -50,11 +49,13 @@ class ImageSet(Dataset[Item]):
         *,
         categories: Sequence[str],
         size: tuple[int, int],
-        memory: dict[Sample, tuple[Tensor, Tensor]] | None = None,
+        white: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.categories = tuple(categories)
         self.size = size
+        self.white = white
         self._memory = memory
 
     def __len__(self) -> int:
@@ -68,10 +69,10 @@ class ImageSet(Dataset[Item]):
         """
         index = range(len(self))[index]
         sample = self.samples[index]
-        pixels, mask = (tensor.numpy() for tensor in self._pixels(sample))
+        pixels, mask = self._read(sample)
         return Item(
-            image=torch.from_numpy(pixels.astype(np.float32) / np.float32(255)),
-            mask=torch.from_numpy(mask.copy()),
+            image=torch.from_numpy(pixels.numpy().astype(np.float32) / np.float32(255)),
+            mask=torch.from_numpy(mask.numpy().copy()),
             label=sample.label,
             category=self.categories.index(sample.category),
             index=index,
@@ -80,10 +81,6 @@ class ImageSet(Dataset[Item]):
     def __repr__(self) -> str:
         height, width = self.size
         return f"ImageSet({len(self)} images, {self.labels.sum()} anomalous, {height} x {width}, {self.categories})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy for another process starts with an empty memory: sending it would cost more than reading again."""
-        return self.__dict__ | {"_memory": None if self._memory is None else {}}
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -95,6 +92,19 @@ class ImageSet(Dataset[Item]):
         """Whether pixel metrics make sense: there are anomalous images, and each of them has a mask."""
         masks = [sample.mask_path is not None for sample in self.samples if sample.label]
         return bool(masks) and all(masks)
+
+    def pixels(self, index: int) -> Tensor:
+        """One image without its mask, uint8 [3, H, W].
+
+        Raises:
+            DatasetError: The file is missing or damaged.
+        """
+        sample = self.samples[index]
+        pixels = self._memory.get(sample.path) if self._memory else None
+        if pixels is None:
+            pixels = resize_image(open_image(sample.path, self.white), self.size)
+            self._keep(sample, pixels)
+        return pixels.clone()
 
     def of(self, category: str) -> ImageSet:
         """The images of one category; `categories`, and so the category numbers, stay as they are.
@@ -109,22 +119,58 @@ class ImageSet(Dataset[Item]):
         """The images at these positions, in this order."""
         return self._with(self.samples[int(i)] for i in indices)
 
-    def cached(self) -> ImageSet:
-        """The same set, which keeps every image in memory as bytes after its first use (256 x 256: 0.26 MB each).
+    def cached(self, budget: int = 2**30) -> ImageSet:
+        """The same set, which keeps images in memory as bytes after their first use (256 x 256: 0.2 MB each).
 
-        For loops that pass over a small set many times. Sets made from it by `of` and `subset` share the memory.
+        For loops that pass over a set many times. Sets made from it by `of` and `subset` share the memory.
+
+        Args:
+            budget: Bytes in memory at most, in all processes that load data together; what does not fit is read again.
         """
-        return ImageSet(self.samples, categories=self.categories, size=self.size, memory={})
+        return ImageSet(
+            self.samples, categories=self.categories, size=self.size, white=self.white, memory=Memory(budget)
+        )
+
+    def check(self) -> None:
+        """Verify all files, some without decoding them: call it before a long training.
+
+        Raises:
+            DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
+        """
+        check_files(self.samples)
+
+    def fingerprint(self) -> str:
+        """A hash of all that the set gives, 32 hexadecimal digits; the same for the same files in any other place.
+
+        It reads every file once. Names of files do not count, their bytes and their order do.
+
+        Raises:
+            DatasetError: A file is missing.
+        """
+        return fingerprint(self.samples, self.size, self.white or WHITE)
 
     def _with(self, samples: Iterable[Sample]) -> ImageSet:
-        return ImageSet(samples, categories=self.categories, size=self.size, memory=self._memory)
+        return ImageSet(samples, categories=self.categories, size=self.size, white=self.white, memory=self._memory)
 
-    def _pixels(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        if self._memory is None:
-            return read_sample(sample, self.size)
-        if sample not in self._memory:
-            self._memory[sample] = read_sample(sample, self.size)
-        return self._memory[sample]
+    def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 [3, H, W] and mask bool [1, H, W], which must not be changed."""
+        no_mask = torch.from_numpy(np.zeros((1, *self.size), dtype=np.bool_))
+        if self._memory:
+            pixels = self._memory.get(sample.path)
+            kept = self._memory.get(sample.mask_path) if sample.mask_path else no_mask
+            if pixels is not None and kept is not None:
+                return pixels, kept
+        image, decoded = open_sample(sample, self.white)
+        pixels = resize_image(image, self.size)
+        mask = no_mask if decoded is None else resize_mask(decoded, self.size)
+        self._keep(sample, pixels, mask)
+        return pixels, mask
+
+    def _keep(self, sample: Sample, pixels: Tensor, mask: Tensor | None = None) -> None:
+        if self._memory:
+            self._memory.keep(sample.path, pixels)
+            if mask is not None and sample.mask_path is not None:
+                self._memory.keep(sample.mask_path, mask)
 
 
 @dataclass(frozen=True)
@@ -146,12 +192,20 @@ class Splits:
         train, calib, test = (part.of(category) for part in (self.train, self.calib, self.test))
         return Splits(train, calib, test, categories=(category,), licence=self.licence)
 
+    def check(self) -> None:
+        """Verify the files of all three sets; see `ImageSet.check`.
+
+        Raises:
+            DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
+        """
+        check_files(self.train.samples + self.calib.samples + self.test.samples)
+
 
 def join(parts: Sequence[Splits]) -> Splits:
     """Put several data sets together, for one model for all categories. Their category names must differ.
 
     Raises:
-        DatasetError: Nothing to join, a category that occurs twice, or different image sizes.
+        DatasetError: Nothing to join, a repeated category or image, or different sizes or white levels.
     """
     if not parts:
         raise DatasetError("join() got an empty list; give it at least one Splits.")
@@ -162,10 +216,17 @@ def join(parts: Sequence[Splits]) -> Splits:
     sizes = {part.train.size for part in parts}
     if len(sizes) > 1:
         raise DatasetError(f"The parts have different image sizes {sorted(sizes)}; load all with the same size=...")
+    whites = {part.train.white for part in parts}
+    if len(whites) > 1:
+        raise DatasetError(f"The parts have different white levels {whites}; load all with the same white=...")
+
+    paths = Counter(s.path for part in parts for one in (part.train, part.calib, part.test) for s in one.samples)
+    if repeated := [str(path) for path, count in paths.items() if count > 1]:
+        raise DatasetError(f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place.")
 
     def joined(sets: Iterable[ImageSet]) -> ImageSet:
         samples = (sample for one in sets for sample in one.samples)
-        return ImageSet(samples, categories=categories, size=parts[0].train.size)
+        return ImageSet(samples, categories=categories, size=parts[0].train.size, white=parts[0].train.white)
 
     return Splits(
         train=joined(part.train for part in parts),
@@ -174,32 +235,3 @@ def join(parts: Sequence[Splits]) -> Splits:
         categories=categories,
         licence="; ".join(dict.fromkeys(part.licence for part in parts if part.licence)),
     )
-
-
-def read_sample(sample: Sample, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Read one sample at `size` = (H, W): pixels uint8 [3, H, W] and mask bool [1, H, W].
-
-    A mask describes the image as a viewer shows it, after its EXIF rotation, and has exactly that size in the file.
-
-    Raises:
-        DatasetError: A file is missing or damaged, or the mask has another size than its image.
-    """
-    image = open_image(sample.path)
-    if sample.mask_path is None:
-        return resize_image(image, size), torch.from_numpy(np.zeros((1, *size), dtype=np.bool_))
-    mask = open_mask(sample.mask_path)
-    if mask.shape != (image.height, image.width):
-        raise DatasetError(
-            f"Mask {sample.mask_path} is {mask.shape[1]} x {mask.shape[0]} (width x height), its image {sample.path} "
-            f"is {image.width} x {image.height}. Save the mask in the size and orientation in which the image is shown."
-        )
-    return resize_image(image, size), resize_mask(mask, size)
-
-
-def check_known(what: str, name: str, known: Sequence[str], hint: str = "") -> None:
-    """Raise a `DatasetError` that lists the known names, and the closest first, unless `name` is one of them."""
-    if name in known:
-        return
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
-    raise DatasetError(f"Unknown {what} {name!r}.{guess} Known: {', '.join(known)}.{hint}")

@@ -8,29 +8,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from kdlib.config import DistillerConfig
 from kdlib.contract import Distiller
 from kdlib.methods import baselines
+from kdlib.randomness import seeded
 
 _FILES = ("stpm", "rd", "dnpkd", "dhkd", "snl", "baselines")
 
 
-def _methods_of(module: ModuleType) -> dict[str, type[Distiller]]:
-    """The methods that a file defines, by name."""
-    classes = [entry for entry in vars(module).values() if isinstance(entry, type) and issubclass(entry, Distiller)]
-    own = [each for each in classes if each.__module__ == module.__name__ and "name" in vars(each)]
-    return {each.name: each for each in own}
+METHODS: dict[str, type[Distiller]] = {}
+BASELINES: dict[str, type[Distiller]] = {}
+_PRESETS: dict[str, dict[str, DistillerConfig]] = {}
 
 
-_MODULES = [import_module(f"kdlib.methods.{file}") for file in _FILES]
-_ALL = {name: method for module in _MODULES for name, method in _methods_of(module).items()}
-_PRESETS: dict[str, dict[str, DistillerConfig]] = {
-    name: module.PRESETS for module in _MODULES for name in _methods_of(module)
-}
-BASELINES = {name: method for name, method in _ALL.items() if issubclass(method, baselines.Baseline)}
-METHODS = {name: method for name, method in _ALL.items() if name not in BASELINES}
+def register(module: ModuleType) -> None:
+    """Enters the methods that a file defines, each under its `name`, with the file's `PRESETS`."""
+    for entry in vars(module).values():
+        if not isinstance(entry, type) or not issubclass(entry, Distiller):
+            continue
+        if entry.__module__ == module.__name__ and "name" in vars(entry):
+            (BASELINES if issubclass(entry, baselines.Baseline) else METHODS)[entry.name] = entry
+            _PRESETS[entry.name] = module.PRESETS
+
+
+for _file in _FILES:
+    register(import_module(f"kdlib.methods.{_file}"))
 
 
 def preset(name: str) -> DistillerConfig:
@@ -40,8 +42,8 @@ def preset(name: str) -> DistillerConfig:
         ValueError: If the method or the preset is unknown.
     """
     method, _, variant = name.partition("/")
-    if method not in _ALL:
-        raise ValueError(f"unknown method '{method}'; expected one of {sorted(_ALL)}")
+    if method not in _PRESETS:
+        raise ValueError(f"unknown method '{method}'; expected one of {sorted(_PRESETS)}")
     presets = _PRESETS[method]
     variant = variant or "quick"
     if variant not in presets:
@@ -59,7 +61,8 @@ def configure(name: str, **overrides: Any) -> DistillerConfig:
     known = {f.name for f in fields(config)}
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"'{name}' has no setting {unknown}; it has {sorted(known)}")
-    return replace(config, **{k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()})
+    changes: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()}
+    return replace(config, **changes)
 
 
 def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
@@ -78,6 +81,5 @@ def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
 
 def make(name: str, config: DistillerConfig, *, seed: int = 0) -> Distiller:
     """A fresh method with a whole configuration; see `build`."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return _ALL[name.partition("/")[0]](config)
+    with seeded(seed):
+        return (METHODS | BASELINES)[name.partition("/")[0]](config)

@@ -86,7 +86,8 @@ class NearestPatch(Baseline):
     remembered = "memory"
 
     def remember(self, batches: Iterator[Sequence[Tensor]], images: int) -> None:
-        kept, chosen, passed = [], torch.empty(0), 0
+        kept: list[Tensor] = []
+        chosen, passed = torch.empty(0), 0
         for features in batches:
             patches = self._patches(features)
             if not kept:

@@ -112,8 +112,8 @@ class DNPKD(RD):
     """Reverse distillation of dedicated normal patterns. Images must be multiples of 32 pixels.
 
     Attributes:
-        told: Category that all images to score show, for `selection="oracle"`. In training each image tells its own;
-            scoring predicts it like everyone else, unless `model.told = 2` says so before images of category 2.
+        known_category: Category that all images to score show, for `selection="oracle"`. In training each image's own
+            is known; scoring predicts it, unless `model.known_category = 2` is set before images of category 2.
     """
 
     name = "dnpkd"
@@ -122,7 +122,7 @@ class DNPKD(RD):
     def __init__(self, config: DNPKDConfig | None = None) -> None:
         config = config or DNPKDConfig()
         super().__init__(config)
-        self.told: int | None = None
+        self.known_category: int | None = None
         channels = self.teacher.channels
         self.masks = nn.ModuleList(FrequencyMask(c) for c in channels) if config.fafc else None
         self.predictor = CategoryPredictor(channels[-1]) if config.fafc else None
@@ -152,8 +152,10 @@ class DNPKD(RD):
     def restore(self, x: Tensor, t: Sequence[Tensor]) -> tuple[list[Tensor], Losses]:
         kept = list(t)
         if self.predictor is not None:
-            told = None if self.told is None else torch.full((len(t[0]),), self.told, device=t[0].device)
-            kept = self._filter(t, self._gains(t, self._choose(self.predictor(t[-1]), told)))
+            known = None
+            if self.known_category is not None:
+                known = torch.full((len(t[0]),), self.known_category, device=t[0].device)
+            kept = self._filter(t, self._gains(t, self._choose(self.predictor(t[-1]), known)))
         return super().restore(x, self._squeeze(kept))
 
     def loss(self, batch: Batch) -> Losses:
@@ -172,7 +174,7 @@ class DNPKD(RD):
         if self.predictor is not None and c.ssl_weight:
             # One pass for both branches: SubNet treats every image alone.
             both = self._squeeze([torch.cat(pair) for pair in zip(kept, t, strict=True)])
-            kept, whole = map(list, zip(*(f.chunk(2) for f in both), strict=True))
+            kept, whole = [f.chunk(2)[0] for f in both], [f.chunk(2)[1] for f in both]
             differences = [F.mse_loss(k.float(), f.float()) for k, f in zip(kept, whole, strict=True)]
             terms["ssl"] = c.ssl_weight * torch.stack(differences).sum()
         else:

@@ -42,7 +42,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from kdlib import losses, teachers
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
 from kdlib.layers import necks
-from kdlib.layers.memory import Rho
+from kdlib.layers.memory import CRAM, Rho
 from kdlib.layers.students import ForwardStudent, ReverseStudent
 from kdlib.methods.rd import RDConfig, reverse_student
 
@@ -95,8 +95,8 @@ class SNLConfig(RDConfig):
         weights = (self.spatial, self.channel, self.intra, self.inter)
         if min(*weights, self.neck_weight) < 0 or not any(weights):
             raise ValueError(
-                f"spatial, channel, intra and inter are {weights}, neck_weight {self.neck_weight}; expected weights of 0 "
-                "or more, the first four not all 0"
+                f"spatial, channel, intra and inter are {weights}, neck_weight {self.neck_weight}; expected weights "
+                "of 0 or more, the first four not all 0"
             )
         if self.temperature <= 0 or not 0 < self.decay <= 1 or min(self.grid, self.centres) < 1:
             raise ValueError(
@@ -148,8 +148,9 @@ class SNL(Distiller):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         c = self.config
-        if c.neck == "cram" and c.centre_init == "tokens":
-            self.student.neck.seed(torch.cat([self._tokens(batch) for batch in images]))
+        memory = self.student.neck
+        if isinstance(memory, CRAM) and c.centre_init == "tokens":
+            memory.seed(torch.cat([self._tokens(memory, batch) for batch in images]))
         for phase in super().phases(images):
             drop = partial(MultiStepLR, milestones=[round(c.decay * phase.steps)], gamma=0.1)
             yield replace(phase, scheduler=drop, balanced=c.balanced)
@@ -158,10 +159,10 @@ class SNL(Distiller):
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
 
     @torch.no_grad()
-    def _tokens(self, batch: Batch) -> Tensor:
+    def _tokens(self, memory: CRAM, batch: Batch) -> Tensor:
         """As many random tokens [N, D] of a batch as there are centres, at most."""
         t = [f.float() for f in self.teach(batch.image, batch.teacher)]
-        tokens = self.student.neck.tokens(self.student.embed(batch.image, t)).flatten(0, 1)
+        tokens = memory.tokens(self.student.embed(batch.image, t)).flatten(0, 1)
         return tokens[torch.randperm(len(tokens), device=tokens.device)[: self.config.centres]]
 
 

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
+from kdlib.config import check_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
@@ -47,14 +49,36 @@ class Threshold:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        """Refuses what decides nothing: scores above NaN do not exist.
+
+        Raises:
+            ValueError: If a field has another type, is NaN or infinite, or out of its range.
+        """
+        check_fields(self)
+        _check_quantile(self.quantile)
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; expected 1 normal image or more")
+        if not 0 <= self.low <= self.false_alarms <= self.high <= 1:
+            raise ValueError(
+                f"low is {self.low}, false_alarms {self.false_alarms}, high {self.high}; expected shares in this order"
+            )
+
     @property
     def attained(self) -> bool:
         """Were there enough images to promise `quantile`?"""
         return self.n >= needed(self.quantile)
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which of `scores` [...] are anomalous, True where a score lies above the threshold [...]."""
-        return np.asarray(np.asarray(scores, dtype=np.float64) > self.value)
+        """Which of `scores` [...] are anomalous, True where a score lies above the threshold [...].
+
+        Raises:
+            ValueError: If a score is NaN.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        if np.isnan(values).any():
+            raise ValueError(f"{np.isnan(values).sum()} of {values.size} scores are NaN; expected numbers")
+        return np.asarray(values > self.value)
 
     def __str__(self) -> str:
         text = (
@@ -76,6 +100,16 @@ class Scale:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        """Refuses a scale without extent.
+
+        Raises:
+            ValueError: If an end is no finite number, or low is not below high.
+        """
+        check_fields(self)
+        if not self.low < self.high:
+            raise ValueError(f"low is {self.low}, high {self.high}; expected low below high")
+
     def apply(self, amap: ArrayLike) -> NDArray[np.float64]:
         """Map scores of any shape to [0, 1]; what lies outside low and high is clipped."""
         clipped = np.clip(np.asarray(amap, dtype=np.float64), self.low, self.high)
@@ -88,8 +122,7 @@ def needed(quantile: float) -> int:
     Raises:
         ValueError: Quantile outside (0, 1).
     """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile is {quantile}; expected a share strictly between 0 and 1, usually 0.95")
+    _check_quantile(quantile)
     return math.ceil(_exact(quantile / (1 - quantile)))
 
 
@@ -139,6 +172,11 @@ def display_scale(calib_maps: NDArray[np.generic] | Sequence[NDArray[np.generic]
     values = _finite(np.concatenate(parts) if parts else [], "calib maps")
     low, rare = (float(q) for q in np.quantile(values, (0.5, 0.999)))
     return Scale(low=low, high=max(low + 2 * (rare - low), math.nextafter(low, math.inf)))
+
+
+def _check_quantile(quantile: float) -> None:
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile is {quantile}; expected a share strictly between 0 and 1, usually 0.95")
 
 
 def _exact(count: float) -> float:

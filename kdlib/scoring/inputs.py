@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -15,20 +17,24 @@ from torch import Tensor
 
 from kdlib.data.reading import open_image, resize_image, to_rgb
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike: TypeAlias = str | bytes | bytearray | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+_DAMAGED = (OSError, SyntaxError, EOFError, struct.error)
 _INTEGERS = (np.bool_, np.uint8, np.uint16)
-_EXPECTED = "expected a path, a PIL image, an array [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W]"
+_EXPECTED = (
+    "expected a path, the bytes of an image file, a PIL image, an array [H, W] or [H, W, 3], or a tensor [3, H, W] or "
+    "[1, H, W]"
+)
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     """One image, several, or a stack of arrays or tensors, as a list."""
     if isinstance(images, (Tensor, np.ndarray)):
         return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, (str, os.PathLike, Image.Image)):
+    if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)):
         return [images]
     if not isinstance(images, Sequence):
         raise ValueError(f"cannot read an image from {type(images).__name__}; {_EXPECTED}, or a list of these")
-    return list(images)
+    return list(cast("Sequence[ImageLike]", images))
 
 
 def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
@@ -40,19 +46,41 @@ def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: If it is no image, damaged, or its values have no known range.
     """
+    return resized(decoded(image), size)
+
+
+def decoded(image: ImageLike) -> Image.Image | NDArray[Any]:
+    """An image of any kind as an upright RGB picture, or as an array [H, W, 3] where it holds floats in 0..1.
+
+    Raises:
+        ValueError: If it is no image, damaged, or its values have no known range.
+    """
     if isinstance(image, Tensor):
         image = _array(image)
     if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-        image = _checked(image)
-        if image.shape == (*size, 3):
-            return torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1).copy())
-        image = np.round(image * 255).astype(np.uint8)
-    return resize_image(_picture(image), size).float() / 255
+        return _checked(image)
+    return _picture(image)
+
+
+def size_of(picture: Image.Image | NDArray[Any]) -> tuple[int, int]:
+    """Height and width of what `decoded` gives."""
+    return picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+
+
+def resized(picture: Image.Image | NDArray[Any], size: tuple[int, int]) -> Tensor:
+    """What `decoded` gives as float32 RGB [3, H, W] in 0..1 at the working size."""
+    if isinstance(picture, np.ndarray):
+        if size_of(picture) == tuple(size):
+            return torch.from_numpy(picture.astype(np.float32).transpose(2, 0, 1).copy())
+        picture = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+    return resize_image(picture, size).float() / 255
 
 
 def _picture(image: ImageLike) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         return open_image(Path(image))
+    if isinstance(image, (bytes, bytearray)):
+        image = _opened(image)
     if isinstance(image, np.ndarray):
         channels = image.shape[2] if image.ndim == 3 else 1
         if image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.dtype not in _INTEGERS or not image.size:
@@ -63,9 +91,19 @@ def _picture(image: ImageLike) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise ValueError(f"cannot read an image from {type(image).__name__}; {_EXPECTED}")
     try:
+        image.load()
         return to_rgb(ImageOps.exif_transpose(image))
-    except OSError as error:
+    except _DAMAGED as error:
         raise ValueError(f"the PIL image cannot be decoded ({error}); replace its file by an intact copy") from error
+
+
+def _opened(content: bytes | bytearray) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content))
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{len(content)} bytes cannot be read as an image ({error}); expected the content of an image file"
+        ) from error
 
 
 def _array(image: Tensor) -> NDArray[Any]:

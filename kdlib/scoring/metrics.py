@@ -15,28 +15,23 @@ scores are thresholds, ties included. Where a number is not defined (only one cl
 Regions are 8-connected. AUPRO is the area under PRO over FPR in [0, limit], divided by limit. Random scores give
 limit / 2.
 
-**Why it is fast.** A threshold that falls from the highest score to the lowest meets a few defect pixels and millions
-of good ones. The curves bend only where a defect pixel is met; of the good pixels in between, only their number counts.
-So the good scores are sorted once, two binary searches per distinct defect score count them, and scikit-learn sees one
-weighted sample per stretch instead of one per pixel. For AUPRO alone, scores too low to matter stay unsorted.
+All pixel metrics come out of one sweep over the distinct scores of defect pixels, in bounded memory: see
+`kdlib.scoring.pixel_counts`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-Floats = NDArray[np.floating]
-Counts = NDArray[np.int64]
+from kdlib.scoring.pixel_counts import Floats, PixelCounts, Thresholds, check_finite
+
 Images = NDArray[Any] | Sequence[NDArray[Any]]
 LIMIT = 0.3
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -58,7 +53,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         raise ValueError(
             f"scores have shape {values.shape}, labels {truth.shape}; expected [N] for both: one per image"
         )
-    _check_finite(values, "scores")
+    check_finite(values, "scores")
     precision, recall, _ = precision_recall_curve(truth, values)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     return {
@@ -98,17 +93,28 @@ def pixel_metrics(maps: Images, masks: Images) -> dict[str, float]:
         ValueError: Shapes that differ, blended mask values, NaN or infinite scores, no defective or no
             defect-free pixel.
     """
-    pixels = _pixels(maps, masks)
-    good, step = _sweep(pixels)
-    found = np.bincount(step, minlength=good.size)
-    truth, weight = np.repeat([False, True], good.size), np.concatenate([good, found])
-    rank = np.tile(np.arange(good.size, 0, -1), 2)
-    used = weight > 0
-    truth, rank, weight = truth[used], rank[used], weight[used]
+    return counts_metrics(count(maps, masks))
+
+
+def counts_metrics(counts: PixelCounts) -> dict[str, float]:
+    """`pixel_metrics` of maps and masks that were counted one by one.
+
+    Raises:
+        ValueError: No defective or no defect-free pixel.
+    """
+    met, pairs, precision, area = 0, 0.0, 0.0, 0.0
+    overlap = _ProCurve(counts.good, LIMIT)
+    for block in counts.thresholds():
+        hits = met + np.cumsum(block.pixels)
+        met = int(hits[-1])
+        # A defect pixel and a lower good one are a pair in the right order; where both are equal, half of one.
+        pairs += float(np.dot(block.pixels, counts.good - (block.above + block.reached) / 2))
+        precision += float(np.dot(block.pixels, hits / (hits + block.reached)))
+        area += float(auc(*overlap.extend(block)))
     return {
-        "pixel_auroc": float(roc_auc_score(truth, rank, sample_weight=weight)),
-        "pixel_ap": float(average_precision_score(truth, rank, sample_weight=weight)),
-        "aupro": _area(*_curve(good, step, pixels.share, pixels.good.size, LIMIT)),
+        "pixel_auroc": pairs / counts.defect / counts.good,
+        "pixel_ap": precision / counts.defect,
+        "aupro": (area + float(auc(*overlap.finish()))) / LIMIT,
     }
 
 
@@ -117,7 +123,8 @@ def aupro(maps: Images, masks: Images, limit: float = LIMIT) -> float:
 
     Maps, masks and errors are those of `pixel_metrics`; `limit` in (0, 1]. Random scores give limit / 2.
     """
-    return _area(*pro_curve(maps, masks, limit))
+    fpr, pro = pro_curve(maps, masks, limit)
+    return float(auc(fpr, pro)) / limit
 
 
 def pro_curve(maps: Images, masks: Images, limit: float = LIMIT) -> tuple[Floats, Floats]:
@@ -129,89 +136,67 @@ def pro_curve(maps: Images, masks: Images, limit: float = LIMIT) -> tuple[Floats
         fpr [P] rising from 0 to `limit`, and pro [P], the mean share of a region that is found, rising from 0. Each
         distinct score of a defective pixel has two points: thin them out before drawing if there are many.
     """
-    pixels = _pixels(maps, masks)
-    top = _within(pixels, limit)
-    return _curve(*_sweep(top), top.share, pixels.good.size, limit)
-
-
-class _Pixels(NamedTuple):
-    """All images' scores: good [G] defect-free, defect [D]; share [D] is what each defect pixel adds to PRO."""
-
-    good: Floats
-    defect: Floats
-    share: Floats
-
-
-def _pixels(maps: Images, masks: Images) -> _Pixels:
-    if len(maps) != len(masks):
-        raise ValueError(f"found {len(maps)} maps and {len(masks)} masks; expected one per map, all False where normal")
-    good, defect, sizes = [], [], []
-    for index, (scores, truth) in enumerate(zip(maps, masks, strict=True)):
-        amap, mask = _checked(np.asarray(scores), np.asarray(truth), index)
-        regions, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
-        good.append(amap[~mask])
-        if count:
-            defect.append(amap[mask])
-            sizes.append(np.bincount(regions.ravel(), minlength=count + 1)[regions[mask]])
-    if not defect:
-        raise ValueError(f"found no defective pixel in {len(maps)} masks; expected some: add defective images")
-    if not any(part.size for part in good):
-        raise ValueError("found no defect-free pixel; expected some, for a false-positive rate: invert the masks?")
-    share = 1 / np.concatenate(sizes)
-    # The shares of one region's pixels sum to 1, so all of them sum to the number of regions.
-    return _Pixels(np.concatenate(good), np.concatenate(defect), share / round(share.sum()))
-
-
-def _within(pixels: _Pixels, limit: float) -> _Pixels:
-    """Drop what a threshold meets only after the false-positive rate has passed `limit`; ties at the border stay."""
     if not 0 < limit <= 1:
         raise ValueError(f"limit is {limit}; expected a false-positive rate in (0, 1], usually 0.3")
-    last = max(pixels.good.size - math.ceil(limit * pixels.good.size) - 1, 0)
-    lowest = np.partition(pixels.good, last)[last]
-    kept = pixels.defect >= lowest
-    return _Pixels(pixels.good[pixels.good >= lowest], pixels.defect[kept], pixels.share[kept])
+    counts = count(maps, masks)
+    curve, pieces = _ProCurve(counts.good, limit), []
+    for block in counts.thresholds():
+        pieces.append(curve.extend(block))
+        if curve.complete:
+            break
+    pieces.append(curve.finish())
+    fpr, pro = np.concatenate(pieces, axis=1)
+    return fpr, pro
 
 
-def _sweep(pixels: _Pixels) -> tuple[Counts, Counts]:
-    """Let a threshold fall past all scores, in 2U + 1 steps for U distinct defect scores.
+class _ProCurve:
+    """Corners of the curve under which AUPRO lies, piece by piece; each piece starts where the last one ended.
 
-    Odd steps meet the defect pixels of one score and the good pixels tied with them, even steps the good ones between.
+    Args:
+        good: Number of good pixels.
+        limit: False-positive rate at which the curve ends.
 
-    Returns:
-        How many good pixels each step meets [2U + 1], and the step that meets each defect pixel [D].
+    Attributes:
+        complete: The curve has come to its end.
     """
-    values, inverse = np.unique(pixels.defect, return_inverse=True)
-    falling, ordered, total = values[::-1], np.sort(pixels.good), pixels.good.size
-    above = total - np.searchsorted(ordered, falling, side="right")
-    reached = total - np.searchsorted(ordered, falling, side="left")
-    edges = np.concatenate([[0], np.column_stack([above, reached]).ravel(), [total]])
-    return np.diff(edges), 2 * (values.size - 1 - inverse) + 1
+
+    def __init__(self, good: int, limit: float) -> None:
+        self.complete = False
+        self._good, self._limit = good, limit
+        self._end = (0.0, 0.0)
+
+    def extend(self, block: Thresholds) -> tuple[Floats, Floats]:
+        """Two corners [2U + 1] per threshold: before its defect pixels and the good ones tied with them, and after."""
+        after = self._end[1] + np.cumsum(block.share)
+        before = np.concatenate([[self._end[1]], after[:-1]])
+        fpr = np.column_stack([block.above, block.reached]).ravel() / self._good
+        return self._piece(fpr, np.column_stack([before, after]).ravel())
+
+    def finish(self) -> tuple[Floats, Floats]:
+        """What is left once every defect pixel is met."""
+        return self._piece(np.ones(1), np.array([self._end[1]]))
+
+    def _piece(self, fpr: Floats, pro: Floats) -> tuple[Floats, Floats]:
+        fpr, pro = np.append(self._end[0], fpr), np.append(self._end[1], pro)
+        if self.complete:
+            fpr, pro = fpr[:1].repeat(2), pro[:1].repeat(2)
+        inside = fpr <= self._limit
+        if not inside.all():
+            self.complete = True
+            last = np.interp(self._limit, fpr, pro)
+            fpr, pro = np.append(fpr[inside], self._limit), np.append(pro[inside], last)
+        self._end = (float(fpr[-1]), float(pro[-1]))
+        return fpr, pro
 
 
-def _curve(good: Counts, step: Counts, share: Floats, total: int, limit: float) -> tuple[Floats, Floats]:
-    """Corners of the curve up to `limit`, from a sweep, each defect pixel's share and the number of good pixels."""
-    fpr = np.concatenate([[0], np.cumsum(good)]) / total
-    pro = np.concatenate([[0], np.cumsum(np.bincount(step, weights=share, minlength=good.size))])
-    inside = fpr <= limit
-    return np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))
-
-
-def _area(fpr: Floats, pro: Floats) -> float:
-    return float(auc(fpr, pro)) / float(fpr[-1])
-
-
-def _checked(amap: NDArray[Any], mask: NDArray[Any], index: int) -> tuple[Floats, NDArray[np.bool_]]:
-    if amap.ndim != 2 or amap.shape != mask.shape:
-        raise ValueError(
-            f"image {index}: the map has shape {amap.shape}, the mask {mask.shape}; expected the same [H, W] for both: "
-            "drop a channel axis with maps[:, 0], resize the map to the mask"
-        )
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1, 255)).all():
-        raise ValueError(f"image {index}: found blended mask values; expected 0 and 1: resize masks with 'nearest'")
-    # float32 keeps its type: the order is the same as in float64, and sorting takes half the time.
-    scores = amap if amap.dtype in (np.float32, np.float64) else amap.astype(np.float64)
-    _check_finite(scores, f"image {index}: scores of the map")
-    return scores, mask > 0
+def count(maps: Images, masks: Images) -> PixelCounts:
+    """Counts the pixels of maps and masks; shapes and errors are those of `pixel_metrics`."""
+    if len(maps) != len(masks):
+        raise ValueError(f"found {len(maps)} maps and {len(masks)} masks; expected one per map, all False where normal")
+    counts = PixelCounts()
+    for amap, mask in zip(maps, masks, strict=True):
+        counts.add(amap, mask)
+    return counts
 
 
 def _labels(labels: ArrayLike) -> NDArray[np.bool_]:
@@ -224,10 +209,3 @@ def _labels(labels: ArrayLike) -> NDArray[np.bool_]:
         found = f"{np.count_nonzero(truth)} anomalous among {truth.size} images"
         raise ValueError(f"found {found}; expected normal and anomalous ones: add the missing class to the test set")
     return truth
-
-
-def _check_finite(values: Floats, name: str) -> None:
-    broken = np.count_nonzero(~np.isfinite(values))
-    if broken:
-        found = f"{broken} of {values.size} are NaN or infinite"
-        raise ValueError(f"{name}: {found}; expected finite numbers: check the images and lower the learning rate")

@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kdlib.runtime import Runtime
+from kdlib.runtime import DTYPES, Runtime
 
 MEMORY_LIMIT = 4 * 2**30
 DISK_LIMIT = 64 * 2**30
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TeacherCache:
-    """Features of every training image, in memory, or memory-mapped in a temporary folder past a limit.
+    """Features of every training image: in memory, or past a limit in files that are mapped into it.
+
+    Several processes of one machine share the files, and each of them fills its part.
+
+    Args:
+        teacher: Gives features of images [B, 3, H, W].
+        shapes: Of one image's features per level, see `feature_shapes`.
+        batches: Positions [B] and images of this process's part, all of them where it is the only one.
+        count: Images of all parts.
+        runtime: Where and how the teacher runs.
+        processes: The processes that share the run.
+        progress: Show a bar.
 
     Attributes:
         bytes: Size of all features.
-        on_disk: Whether they are memory-mapped.
+        on_disk: Whether they are in mapped files.
+
+    Raises:
+        OSError: If the disc has no room for the files.
     """
 
     def __init__(
-        self, teacher: nn.Module, batches: Iterable[Tensor], count: int, how: Runtime, *, progress: bool
+        self,
+        teacher: nn.Module,
+        shapes: Sequence[torch.Size],
+        batches: Iterable[tuple[Tensor, Tensor]],
+        count: int,
+        runtime: Runtime,
+        processes: PartialState,
+        *,
+        progress: bool,
     ) -> None:
-        """Runs the teacher once over `count` images that come as batches [B, 3, H, W], in order."""
         self.on_disk = False
         self._levels: list[Tensor] = []
-        self._channels_last = how.channels_last
-        done = 0
-        for images in tqdm(batches, desc="teacher features", leave=False, disable=not progress):
-            with torch.no_grad(), how.autocast():
-                features = [self._stored(f) for f in teacher(how.images(images))]
-            if not self._levels:
-                self._allocate(features, count, _DTYPES[how.precision])
+        self._channels_last = runtime.channels_last
+        ordered = [(h, w, c) if runtime.channels_last else (c, h, w) for _, c, h, w in shapes]
+        self._allocate([(count, *shape) for shape in ordered], DTYPES[runtime.precision], processes)
+        for index, images in tqdm(batches, desc="teacher features", leave=False, disable=not progress):
+            with torch.no_grad(), runtime.autocast():
+                features = [self._stored(f) for f in teacher(runtime.images(images))]
             for level, feature in zip(self._levels, features, strict=True):
-                level[done : done + len(images)] = feature.to(level.dtype)
-            done += len(images)
+                level[index] = feature.to(level.dtype)
+        processes.wait_for_everyone()
 
     def __getitem__(self, index: Tensor) -> list[Tensor]:
         """Features [B, C, h, w] per level of the images at positions `index` [B]."""
@@ -55,29 +79,71 @@ class TeacherCache:
     def _stored(self, feature: Tensor) -> Tensor:
         return feature.permute(0, 2, 3, 1).cpu() if self._channels_last else feature.cpu()
 
-    def _allocate(self, features: Sequence[Tensor], count: int, dtype: torch.dtype) -> None:
-        shapes = [(count, *f.shape[1:]) for f in features]
+    def _allocate(self, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, processes: PartialState) -> None:
         size = sum(torch.Size(s).numel() for s in shapes) * dtype.itemsize
-        self.on_disk = size > MEMORY_LIMIT
+        self.on_disk = size > MEMORY_LIMIT or processes.num_processes > 1
         if not self.on_disk:
             self._levels = [torch.empty(s, dtype=dtype) for s in shapes]
             return
-        # The files lose their names at once where the system allows it: mapped they live on, a kill leaves none behind.
-        with tempfile.TemporaryDirectory(prefix="kdlib-teacher-", ignore_cleanup_errors=True) as folder:
-            for i, s in enumerate(shapes):
-                file = str(Path(folder) / f"level_{i}")
-                flat = torch.from_file(file, shared=True, size=torch.Size(s).numel(), dtype=dtype)
-                self._levels.append(flat.view(s))
+        with _shared_folder(processes) as folder:
+            files = [folder / f"level_{i}" for i in range(len(shapes))]
+            if processes.is_local_main_process:
+                for file, shape in zip(files, shapes, strict=True):
+                    _reserve(file, torch.Size(shape).numel() * dtype.itemsize)
+            processes.wait_for_everyone()
+            for file, shape in zip(files, shapes, strict=True):
+                flat = torch.from_file(str(file), shared=True, size=torch.Size(shape).numel(), dtype=dtype)
+                self._levels.append(flat.view(shape))
+            processes.wait_for_everyone()
 
 
-def worth_caching(teacher: nn.Module, image: Tensor, count: int, how: Runtime) -> bool:
-    """Whether features of `count` images like `image` [1, 3, H, W] fit, and reading beats computing them.
+@contextmanager
+def _shared_folder(processes: PartialState) -> Iterator[Path]:
+    """A temporary folder that all processes of a machine know.
+
+    Its files lose their names at once where the system allows it: mapped they live on, and a kill leaves none behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="kdlib-teacher-", ignore_cleanup_errors=True) as own:
+        name: list[Any] = [Path(own).name]
+        broadcast_object_list(name)
+        folder = Path(tempfile.gettempdir()) / name[0]
+        with suppress(FileExistsError):
+            folder.mkdir()
+        yield folder
+        if processes.is_local_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Makes a file of this size with all its space: on a full disc, writing to a mapped file kills a process."""
+    try:
+        with file.open("wb") as handle:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, size)
+                return
+            zeros = bytes(2**20)
+            for start in range(0, size, len(zeros)):
+                handle.write(zeros[: size - start])
+    except OSError as error:
+        gigabytes = size / 2**30
+        raise OSError(
+            f"no room for {gigabytes:.1f} GB of teacher features in '{file.parent.parent}' ({error}); free some space, "
+            "name another folder in TMPDIR, or call fit(cache=False)"
+        ) from error
+
+
+def feature_shapes(teacher: nn.Module, image: Tensor, runtime: Runtime) -> list[torch.Size]:
+    """Shapes [1, C, h, w] of the teacher's features of one image [1, 3, H, W], per level."""
+    with torch.no_grad():
+        return [f.shape for f in teacher(runtime.images(image))]
+
+
+def worth_caching(shapes: Sequence[torch.Size], count: int, runtime: Runtime) -> bool:
+    """Whether such features of `count` images fit, and reading them beats computing them.
 
     On an accelerator the way through main memory costs about as much as the teacher; there they are computed anew.
     """
-    if how.device.type != "cpu":
+    if runtime.device.type != "cpu":
         return False
-    with torch.no_grad():
-        numbers = sum(f.numel() for f in teacher(how.images(image)))
-    size = numbers * count * _DTYPES[how.precision].itemsize
+    size = sum(shape.numel() for shape in shapes) * count * DTYPES[runtime.precision].itemsize
     return size <= MEMORY_LIMIT or size <= min(DISK_LIMIT, shutil.disk_usage(tempfile.gettempdir()).free // 2)

@@ -1,31 +1,43 @@
-"""The training images as `fit` and the methods see them: batches with the teacher's features."""
+"""The training images as `fit`, `bench` and the methods see them: batches with the teacher's features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from accelerate import PartialState
+from torch import nn
 
-from kdlib.contract import Batch
-from kdlib.data.records import ImageSet
-from kdlib.runtime import Runtime
-from kdlib.training.cache import TeacherCache, worth_caching
+from kdlib.contract import Batch, Distiller, Phase
+from kdlib.data import ImageSet
+from kdlib.randomness import Salt, mix
+from kdlib.runtime import Runtime, local_processes
+from kdlib.runtime import processes as all_processes
+from kdlib.training.cache import TeacherCache, feature_shapes, worth_caching
+from kdlib.training.order import shuffled, shuffled_evenly
+from kdlib.training.reader import Memory, Plan, Reader, batches
+
+
+def first_batches(model: Distiller, images: TrainingImages) -> Iterator[tuple[Phase, Batch]]:
+    """Every phase of a method with its first batch, for tests and benchmarks; nothing is trained."""
+    for index, phase in enumerate(model.phases(images)):
+        yield phase, next(images.training(phase, range(1), 0, index))
 
 
 class TrainingImages:
     """Iterating gives all images once and in order, for statistics; `training` gives the shuffled batches of a phase.
 
     Args:
-        teacher: The frozen teacher.
+        teacher: The teacher.
         images: Normal images.
         batch_size: Images at a time when iterating in order.
-        how: Where and how the teacher runs.
+        runtime: Where and how the teacher runs.
+        auxiliary: Images of another set, for phases that ask for them.
+        held_out: Normal images for statistics; the training images where there are none.
         cache: Compute the teacher's features once; `None` decides by device and size.
         workers: Processes that read images.
+        processes: The processes that share the run.
         progress: Show a bar while the teacher's features are computed.
     """
 
@@ -34,125 +46,145 @@ class TrainingImages:
         teacher: nn.Module,
         images: ImageSet,
         batch_size: int,
-        how: Runtime,
+        runtime: Runtime,
         *,
+        auxiliary: ImageSet | None = None,
+        held_out: ImageSet | None = None,
         cache: bool | None = None,
         workers: int = 0,
+        processes: PartialState | None = None,
         progress: bool = False,
     ) -> None:
-        self.teacher, self.how, self.workers, self.progress = teacher, how, workers, progress
-        self.images = images.cached()
-        self.categories = images.categories
-        self.batch_size = min(batch_size, len(images))
-        self._wanted = cache
+        self.teacher, self.images, self.runtime = teacher, images, runtime
+        self.categories, self.batch_size = images.categories, min(batch_size, len(images))
+        self.workers, self.progress = workers, progress
+        self.processes = processes or all_processes()
+        self._auxiliary, self._held_out, self._wanted = auxiliary, held_out, cache
+        self._memory = Memory(images)
+        self._auxiliary_memory = Memory(auxiliary) if auxiliary is not None else None
+        self._cache: TeacherCache | None = None
+        self._decided = False
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self._batch, self._items(self._in_order()))
+        reader = Reader(self.images, self._memory)
+        return (self._batch(items, self.cache()) for items in batches(reader, self._in_order(0, 1), self.workers))
 
     @property
     def held_out(self) -> TrainingImages:
-        """Normal images for statistics."""
-        return self
+        """Normal images for statistics, without a cache: they are looked at once."""
+        if self._held_out is None:
+            return self
+        options: dict[str, Any] = {"workers": self.workers, "processes": self.processes}
+        return TrainingImages(self.teacher, self._held_out, self.batch_size, self.runtime, cache=False, **options)
 
-    @cached_property
     def cache(self) -> TeacherCache | None:
         """The teacher's features, computed when a first batch needs them; `None` where computing anew is better."""
-        wanted = self._wanted
-        if wanted is None:
-            wanted = worth_caching(self.teacher, self.images[0]["image"][None], len(self), self.how)
-        if not wanted:
-            return None
-        ordered = (items["image"] for items in self._items(self._in_order()))
-        return TeacherCache(self.teacher, ordered, len(self), self.how, progress=self.progress)
+        if not self._decided:
+            self._cache, self._decided = self._filled_cache(), True
+        return self._cache
 
-    def training(
-        self,
-        batch_size: int,
-        steps: range,
-        seed: int,
-        *,
-        process: int = 0,
-        processes: int = 1,
-        balanced: bool = False,
-    ) -> Iterator[Batch]:
-        """Shuffled batches of these steps, of which each process takes its share.
+    def forget_teacher(self) -> None:
+        """Drops the teacher's features, which a phase has changed."""
+        self._cache, self._decided = None, False
 
-        `balanced` ones show all categories equally often, see `shuffled_evenly`.
+    def training(self, phase: Phase, steps: range, *seeds: int) -> Iterator[Batch]:
+        """Shuffled batches of these steps of a phase, of which each process takes its share.
+
+        Args:
+            phase: Says what a batch holds.
+            steps: Numbers of the steps.
+            *seeds: Decide, together, which images a step shows and what their views draw.
 
         Raises:
-            ValueError: If there are fewer images in a batch than processes.
+            ValueError: If there are fewer images in a batch than processes, or the phase asks for auxiliary images and
+                there are none.
         """
-        size = min(batch_size, len(self))
-        if size < processes:
-            raise ValueError(
-                f"batch size is {size}, fewer than the {processes} processes; give each at least one image"
-            )
-        share = slice(process, size // processes * processes, processes)
-        if balanced:
-            shown = [sample.category for sample in self.images.samples]
-            groups = [[i for i, name in enumerate(shown) if name == own] for own in sorted(set(shown))]
-            plan = [shuffled_evenly(groups, size, step, seed) for step in steps]
+        size = self._share(min(phase.batch_size, len(self)), "batch size")
+        own = mix(*seeds, Salt.ORDER)
+        if phase.balanced:
+            groups = self._groups()
+            plan = self._plan(steps, size, lambda total, step: shuffled_evenly(groups, total, step, own))
         else:
-            plan = [shuffled(len(self), size, step, seed) for step in steps]
-        return map(self._batch, self._items([chosen[share] for chosen in plan]))
+            plan = self._plan(steps, size, lambda total, step: shuffled(len(self), total, step, own))
+        main = batches(Reader(self.images, self._memory, phase.view, mix(*seeds)), plan, self.workers)
+        cache = self.cache() if phase.teacher_fixed else None
+        extra = zip(main, self._exemplars(phase, steps, *seeds), self._others(phase, steps, *seeds), strict=False)
+        for items, exemplars, others in extra:
+            more: dict[str, Any] = {}
+            if exemplars is not None:
+                more["exemplars"] = self._batch(exemplars, cache)
+            if others is not None:
+                more["auxiliary"] = self.runtime.images(others["image"])
+            yield self._batch(items, cache, **more)
 
-    def _in_order(self) -> list[list[int]]:
-        positions = list(range(len(self)))
-        return [positions[i : i + self.batch_size] for i in range(0, len(self), self.batch_size)]
+    def _exemplars(self, phase: Phase, steps: range, *seeds: int) -> Iterable[dict[str, Any] | None]:
+        if not phase.exemplars:
+            return repeat(None)
+        size = self._share(phase.exemplars, "number of exemplars")
+        own = mix(*seeds, Salt.EXEMPLAR)
+        plan = self._plan(steps, size, lambda total, step: shuffled(len(self), total, step, own))
+        return batches(Reader(self.images, self._memory), plan, self.workers)
 
-    def _items(self, plan: Sequence[list[int]]) -> DataLoader[dict[str, Tensor]]:
-        # A generator of its own: reading images must not change what a method draws next.
-        own = torch.Generator().manual_seed(0)
-        images: Any = self.images
-        return DataLoader(images, batch_sampler=plan, num_workers=self.workers, generator=own)
+    def _others(self, phase: Phase, steps: range, *seeds: int) -> Iterable[dict[str, Any] | None]:
+        if not phase.auxiliary:
+            return repeat(None)
+        if self._auxiliary is None or self._auxiliary_memory is None:
+            raise ValueError(
+                f"phase '{phase.name}' needs {phase.auxiliary} auxiliary images in a batch, and there are none; give "
+                "some with fit(auxiliary=...): textures or natural images of another kind"
+            )
+        size, count = self._share(phase.auxiliary, "number of auxiliary images"), len(self._auxiliary)
+        own = mix(*seeds, Salt.AUXILIARY)
+        plan = self._plan(steps, size, lambda total, step: shuffled(count, total, step, own))
+        return batches(Reader(self._auxiliary, self._auxiliary_memory), plan, self.workers)
 
-    def _batch(self, items: dict[str, Tensor]) -> Batch:
-        teacher = None if self.cache is None else self.cache[items["index"]]
-        batch = Batch(image=self.how.images(items["image"]), category=items["category"], teacher=teacher)
-        return batch.to(self.how.device)
+    def _plan(self, steps: range, size: int, choose: Callable[[int, int], list[int]]) -> Plan:
+        """This process's share of what is chosen for a step in all processes."""
+        rank, world = self.processes.process_index, self.processes.num_processes
+        return Plan(steps, lambda step: choose(size, step)[rank : size // world * world : world])
 
+    def _share(self, size: int, name: str) -> int:
+        if size < self.processes.num_processes:
+            raise ValueError(
+                f"{name} is {size}, fewer than the {self.processes.num_processes} processes; give each at least one "
+                "image"
+            )
+        return size
 
-def shuffled(count: int, size: int, step: int, seed: int) -> list[int]:
-    """The images of one step: an endless row of shuffled epochs, cut into full batches.
+    def _groups(self) -> list[list[int]]:
+        """Positions of the images of every category that has any."""
+        groups: dict[str, list[int]] = {}
+        for position, sample in enumerate(self.images.samples):
+            groups.setdefault(sample.category, []).append(position)
+        return [groups[name] for name in sorted(groups)]
 
-    A pure function of its arguments, so that any step can be repeated. Every image is seen equally often, and no batch
-    is too small for batch normalisation.
-    """
-    return _row(count, step * size, size, seed)
+    def _in_order(self, part: int, parts: int) -> Plan:
+        """Every `parts`-th batch of the images in order, from batch number `part` on."""
+        starts = range(part * self.batch_size, len(self), parts * self.batch_size)
+        return Plan(starts, lambda start: list(range(start, min(start + self.batch_size, len(self)))))
 
+    def _filled_cache(self) -> TeacherCache | None:
+        if self._wanted is False:
+            return None
+        reader = Reader(self.images, self._memory)
+        shapes = feature_shapes(self.teacher, reader[0, 0]["image"][None], self.runtime)
+        if self._wanted is None and not worth_caching(shapes, len(self), self.runtime):
+            return None
+        part, parts = self.processes.local_process_index, local_processes(self.processes)
+        own = batches(reader, self._in_order(part, parts), self.workers)
+        images = ((items["index"], items["image"]) for items in own)
+        options = {"progress": self.progress}
+        return TeacherCache(self.teacher, shapes, images, len(self), self.runtime, self.processes, **options)
 
-def shuffled_evenly(groups: Sequence[Sequence[int]], size: int, step: int, seed: int) -> list[int]:
-    """As `shuffled`, with equally many images of every group in every batch, up to one.
-
-    A batch no smaller than the number of groups holds them all. A group's images take turns in an endless row of their
-    own; the fewer they are, the more often each is seen. Places in the batch are random, or else processes that share
-    it could each get half of the groups.
-    """
-    start, chosen = step * size, list[int]()
-    for rank, group in enumerate(groups):
-        # Of the places in the endless row of batches every len(groups)-th belongs to the group.
-        first, end = (-((rank - place) // len(groups)) for place in (start, start + size))
-        chosen += [group[i] for i in _row(len(group), first, end - first, mix(seed, rank))]
-    return [chosen[i] for i in _row(size, 0, size, mix(seed, step, -4))]
-
-
-def _row(count: int, start: int, size: int, seed: int) -> list[int]:
-    """A piece of an endless row of shuffled epochs of `count` images."""
-    chosen: list[int] = []
-    while len(chosen) < size:
-        epoch, offset = divmod(start + len(chosen), count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, epoch, -3)))
-        chosen += order[offset : offset + size - len(chosen)].tolist()
-    return chosen
-
-
-def mix(*numbers: int) -> int:
-    """One seed out of several numbers; neighbouring inputs give unrelated seeds."""
-    mixed = 0x9E3779B97F4A7C15
-    for n in numbers:
-        mixed = ((mixed ^ (n & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1
+    def _batch(self, items: dict[str, Any], cache: TeacherCache | None, **more: Any) -> Batch:
+        batch = Batch(
+            image=self.runtime.images(items["image"]),
+            category=items["category"],
+            teacher=None if cache is None else cache[items["index"]],
+            views=items.get("views", {}),
+            **more,
+        )
+        return batch.to(self.runtime.device)

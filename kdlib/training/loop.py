@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,41 +17,21 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from kdlib.contract import Batch, Distiller, Losses, Phase
-from kdlib.data.records import ImageSet
-from kdlib.runtime import Runtime, agreed, processes, runtime, synchronise
-from kdlib.training.loader import TrainingImages, mix
-from kdlib.training.state import RunState, recorded
-
-
-@dataclass
-class History:
-    """What happened in training.
-
-    Attributes:
-        rows: One dict per step: `phase`, `step` and every named loss.
-        seconds: Wall time, with the teacher's pass; of a run that was taken up, without what was lost in between.
-        images: Images that passed through the student.
-        runtime: How it ran.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    images: int = 0
-    runtime: str = ""
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds if self.seconds else float("nan")
-
-    def losses(self, name: str = "total") -> list[float]:
-        """One named loss over all steps that have it."""
-        return [row[name] for row in self.rows if name in row]
+from kdlib.data import ImageSet
+from kdlib.files import alone
+from kdlib.randomness import Salt, mix, seeded
+from kdlib.runtime import Runtime, agreed, choose, processes, synchronise
+from kdlib.training.history import History
+from kdlib.training.loader import TrainingImages
+from kdlib.training.state import RunState, from_json, recorded, run_key, to_json
 
 
 def fit(
     model: Distiller,
     images: ImageSet,
     *,
+    auxiliary: ImageSet | None = None,
+    held_out: ImageSet | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -69,9 +47,12 @@ def fit(
     Args:
         model: From `kdlib.build`; left in eval mode.
         images: Normal images only.
+        auxiliary: Images of something else, textures or natural ones, for methods that ask for them.
+        held_out: Normal images that no step sees, for statistics fitted after training; without them methods take the
+            training images. A threshold needs others still.
         seed: Decides the order of the images and all noise. A step's randomness depends on nothing else.
-        device: See `kdlib.runtime.runtime`.
-        precision: See `kdlib.runtime.runtime`. A run that is taken up keeps what `auto` chose at its start.
+        device: See `kdlib.runtime.choose`.
+        precision: See `kdlib.runtime.choose`. A run that is taken up keeps what `auto` chose at its start.
         cache: Compute the teacher's features once; `None` decides by device and size.
         state: Folder for the state of a run that may be killed; called again with it, `fit` goes on where it was. On
             a CPU in float32 the weights end exactly as if it had never stopped. A complete run stays in it, so that one
@@ -79,26 +60,39 @@ def fit(
         save_every: Seconds between two saves of that state.
         workers: Processes that read images.
         progress: Show a bar.
-        on_step: Called after every step with the history so far.
+        on_step: Called after every step with the history so far; it may evaluate the model.
 
     Raises:
-        ValueError: If an image is anomalous, the set is empty, the loss becomes NaN or infinite, or `state` is
-            damaged or belongs to another run.
+        ValueError: If an image is anomalous, a set is empty or of another size, the loss becomes NaN or infinite, or
+            `state` is damaged, in use, or belongs to another run.
+        OSError: If a disc is full.
     """
-    _check(images)
+    _check(images, "training images")
+    if held_out is not None:
+        _check(held_out, "held-out images", size=images.size)
+    if auxiliary is not None and (not len(auxiliary) or auxiliary.size != images.size):
+        raise ValueError(f"auxiliary is {auxiliary}; expected some images of {images.size[0]} x {images.size[1]} px")
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False)
     if state is not None and precision == "auto":
         precision = recorded(Path(state)).get("precision", "auto")
-    how = agreed(runtime(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
-    how.prepare(model)
-    model.train()
-    run = None if state is None else RunState(Path(state), _key(model, images, seed, how))
-    bars = progress and accelerator.is_main_process
-    size = model.config.batch_size
-    loader = TrainingImages(model.teacher, images, size, how, cache=cache, workers=workers, progress=bars)
-    trainer = _Trainer(model, loader, accelerator, how, seed, run, save_every, on_step)
-    with torch.random.fork_rng():
+    runtime = agreed(choose(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
+    runtime.prepare(model)
+    key = run_key(model, images, held_out, auxiliary, seed, runtime)
+    loader = TrainingImages(
+        model.teacher,
+        images,
+        model.config.batch_size,
+        runtime,
+        auxiliary=auxiliary,
+        held_out=held_out,
+        cache=cache,
+        workers=workers,
+        progress=progress and accelerator.is_main_process,
+    )
+    run = None if state is None else RunState(Path(state), key)
+    trainer = _Trainer(model, loader, accelerator, runtime, seed, run, save_every, on_step)
+    with alone(Path(state)) if state is not None and accelerator.is_main_process else nullcontext():
         trainer.run()
     model.eval()
     return trainer.history
@@ -110,79 +104,91 @@ class _Trainer:
         model: Distiller,
         loader: TrainingImages,
         accelerator: Accelerator,
-        how: Runtime,
+        runtime: Runtime,
         seed: int,
         state: RunState | None,
         save_every: float,
         on_step: Callable[[History], None] | None,
     ) -> None:
-        self.model, self.loader, self.accelerator, self.how, self.seed = model, loader, accelerator, how, seed
+        self.model, self.loader, self.accelerator, self.runtime, self.seed = model, loader, accelerator, runtime, seed
         self.state, self.save_every, self.on_step = state, save_every, on_step
-        self.history = History(runtime=str(how))
+        self.history = History(runtime=str(runtime))
         self._start = self._saved = time.perf_counter()
 
     def run(self) -> None:
         """Asks the method for one phase after the other, skipping those that a former run has finished."""
-        phases = iter(self.model.phases(self.loader))
+        self.model.train()
+        phases = self.model.phases(self.loader)
         for index in count():
-            torch.manual_seed(mix(self.seed, index, -1))
-            phase = next(phases, None)
+            phase = self._next(phases, index)
             if phase is None:
                 break
             done = self.state.finished(index) if self.state else None
             if self.state and done:
                 self._remember(self.state.restore(done, self.model))
-                continue
-            self._phase(phase, index)
-            if self.state and self.accelerator.is_main_process:
-                self.state.finish(index, self.model, self._past())
-        synchronise(self.how.device)
+            else:
+                self._phase(phase, index)
+            if not phase.teacher_fixed:
+                self.loader.forget_teacher()
+        synchronise(self.runtime.device)
         self.history.seconds = time.perf_counter() - self._start
 
+    def _next(self, phases: Iterator[Phase], index: int) -> Phase | None:
+        self.model.teacher.eval()  # what a method looks at between phases must not change a teacher's statistics
+        with seeded(mix(self.seed, index, Salt.PHASE), self.runtime.device):
+            return next(phases, None)
+
     def _phase(self, phase: Phase, index: int) -> None:
-        chosen = {id(p) for p in phase.trained()}
-        for p in self.model.parameters():
-            p.requires_grad_(id(p) in chosen)
+        """One step after the other, from images to new weights."""
+        trained = phase.trained()
+        self._only_trains(trained)
+        self._mode(phase)
         optimiser = phase.optimiser(phase.parameters)
         schedule = phase.scheduler(optimiser) if phase.scheduler else None
-        first = 0
-        if self.state and (found := self.state.resume(index, self.model, optimiser)):
-            first = found["step"]
-            self._remember(found)
-            if schedule:
-                schedule.load_state_dict(found["schedule"])
-        step_module = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
-        scaler = torch.amp.GradScaler(self.how.device.type, enabled=self.how.precision == "fp16")
+        scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
+        first = self._resume(index, optimiser, schedule, scaler)
+        losses_of = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
+        batches = self.loader.training(phase, range(first, phase.steps), self.seed, index)
         bar = tqdm(total=phase.steps, initial=first, desc=phase.name, disable=not self.loader.progress, leave=False)
-        for step, batch in enumerate(self._batches(phase, index, first), first):
-            torch.manual_seed(mix(self.seed, index, step))
-            with self.how.autocast():
-                named: Losses = step_module(batch)
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(named["total"]).backward()
-            if phase.clip is not None:
-                scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(phase.trained(), phase.clip)
-            scaler.step(optimiser)
-            scaler.update()
-            if schedule:
-                schedule.step()
+        for step, batch in enumerate(batches, first):
+            self._mode(phase)
+            with seeded(self._step_seed(index, step), self.runtime.device):
+                with self.runtime.autocast():
+                    named: Losses = losses_of(batch)
+                optimiser.zero_grad(set_to_none=True)
+                scaler.scale(named["total"]).backward()
+                if phase.clip is not None:
+                    scaler.unscale_(optimiser)
+                    nn.utils.clip_grad_norm_(trained, phase.clip)
+                scaler.step(optimiser)
+                scaler.update()
+                if schedule:
+                    schedule.step()
             self._record(phase, step, named, len(batch.image) * self.accelerator.num_processes)
             bar.update()
             bar.set_postfix(loss=f"{self.history.rows[-1]['total']:.4f}", refresh=False)
-            self._save(index, step + 1, optimiser, schedule)
+            self._save(index, step + 1, optimiser, schedule, scaler)
         bar.close()
         broadcast(list(self.model.buffers()))  # each process has its own statistics of batch normalisation
+        if self.state and self.accelerator.is_main_process:
+            self.state.finish(index, self.model, self._past(), self.history.rows)
 
-    def _batches(self, phase: Phase, index: int, first: int) -> Iterator[Batch]:
-        return self.loader.training(
-            phase.batch_size,
-            range(first, phase.steps),
-            mix(self.seed, index, -2),
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            balanced=phase.balanced,
-        )
+    def _only_trains(self, parameters: list[nn.Parameter]) -> None:
+        chosen = {id(p) for p in parameters}
+        for p in self.model.parameters():
+            p.requires_grad_(id(p) in chosen)
+
+    def _mode(self, phase: Phase) -> None:
+        """Training mode again: what is called after a step may have evaluated the model."""
+        if not self.model.training or self.model.teacher.training == phase.teacher_fixed:
+            self.model.train()
+            if phase.teacher_fixed:
+                self.model.teacher.eval()
+
+    def _step_seed(self, index: int, step: int) -> int:
+        """Processes see different images, and draw different noise for them."""
+        process = self.accelerator.process_index
+        return mix(self.seed, index, step, *((Salt.PROCESS, process) if process else ()))
 
     def _record(self, phase: Phase, step: int, named: Losses, images: int) -> None:
         values = {name: float(value.detach()) for name, value in named.items()}
@@ -196,22 +202,35 @@ class _Trainer:
         if self.on_step:
             self.on_step(self.history)
 
-    def _save(self, index: int, step: int, optimiser: torch.optim.Optimizer, schedule: Any) -> None:
+    def _resume(self, index: int, optimiser: torch.optim.Optimizer, schedule: Any, scaler: torch.amp.GradScaler) -> int:
+        """Takes up a phase where it stood; returns its next step."""
+        saved = self.state.resume(index, self.model, optimiser) if self.state else None
+        if saved is None:
+            return 0
+        self._remember(saved)
+        if schedule:
+            schedule.load_state_dict(from_json(saved["schedule"]))
+        if scaler.is_enabled():
+            scaler.load_state_dict(from_json(saved["scaler"]))
+        return int(saved["step"])
+
+    def _save(
+        self, index: int, step: int, optimiser: torch.optim.Optimizer, schedule: Any, scaler: torch.amp.GradScaler
+    ) -> None:
         due = time.perf_counter() - self._saved > self.save_every
         if self.state and due and self.accelerator.is_main_process:
-            extra = self._past() | {"schedule": schedule.state_dict() if schedule else None}
-            self.state.save(index, step, self.model, optimiser, extra)
+            extra = self._past() | {"schedule": to_json(schedule.state_dict()) if schedule else None}
+            extra["scaler"] = to_json(scaler.state_dict())
+            self.state.save(index, step, self.model, optimiser, extra, self.history.rows)
             self._saved = time.perf_counter()
 
     def _past(self) -> dict[str, Any]:
-        seconds = time.perf_counter() - self._start
-        return {"history": {"rows": self.history.rows, "images": self.history.images, "seconds": seconds}}
+        return {"images": self.history.images, "seconds": time.perf_counter() - self._start}
 
-    def _remember(self, found: dict[str, Any]) -> None:
+    def _remember(self, saved: dict[str, Any]) -> None:
         """Takes over a former run's history; the clock goes on from where that run stood."""
-        past = found["history"]
-        self.history.rows, self.history.images = past["rows"], past["images"]
-        self._start = time.perf_counter() - past["seconds"]
+        self.history.rows, self.history.images = saved["history"], saved["images"]
+        self._start = time.perf_counter() - saved["seconds"]
 
 
 class _Step(nn.Module):
@@ -225,21 +244,10 @@ class _Step(nn.Module):
         return self.phase_loss(batch)
 
 
-def _check(images: ImageSet) -> None:
+def _check(images: ImageSet, name: str, size: tuple[int, int] | None = None) -> None:
     if not len(images):
-        raise ValueError("there are no training images; expected at least one normal image")
+        raise ValueError(f"there are no {name}; expected at least one normal image")
     if images.labels.any():
-        raise ValueError(f"{int(images.labels.sum())} training images are anomalous; fit() takes normal images only")
-
-
-def _key(model: Distiller, images: ImageSet, seed: int, how: Runtime) -> dict[str, Any]:
-    names = [[s.category, s.defect, s.path.name] for s in images.samples]
-    return {
-        "method": model.name,
-        "config": json.loads(json.dumps(asdict(model.config))),
-        "seed": seed,
-        "images": len(images),
-        "names": hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
-        "size": list(images.size),
-        "precision": how.precision,
-    }
+        raise ValueError(f"{int(images.labels.sum())} {name} are anomalous; fit() takes normal images only")
+    if size and images.size != size:
+        raise ValueError(f"{name} are {images.size} px, training images {size}; load both at one size")

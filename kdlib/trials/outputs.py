@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from kdlib import viz
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
-from kdlib.runtime import runtime as choose
-from kdlib.scoring.detector import Detector, calibrate, save
+from kdlib.runtime import choose
+from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.evaluation import Result, evaluate
+from kdlib.scoring.saving import save
 from kdlib.trials.names import folder_name
 from kdlib.trials.speed import latency_ms, peak_memory_mb
 from kdlib.trials.trial import Trial
@@ -57,7 +58,7 @@ class Outputs:
 
     def examples(self, trial: Trial, detector: Detector, category: str, images: ImageSet, result: Result) -> None:
         """Draws some test images with their maps into a folder of the category's name."""
-        shown = images.subset(viz.examples(result, 6))
+        shown = images.subset(viz.examples(result.samples, 6))
         drawn = evaluate(detector.model, shown, device=trial.device, precision=trial.precision)
         figure = viz.gallery(drawn, shown, detector, chosen=range(len(shown)))
         folder = self.out / folder_name(category, reserved=(TRIALS, MODELS, TABLE, SETTINGS))

@@ -12,8 +12,7 @@ import pandas as pd
 
 from kdlib.data.records import Splits
 from kdlib.files import write_text
-from kdlib.runtime import processes
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
 from kdlib.trials import checks, images
 from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS, Outputs

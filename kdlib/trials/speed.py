@@ -14,8 +14,7 @@ from torch import Tensor
 
 from kdlib import methods
 from kdlib.contract import Distiller
-from kdlib.runtime import Runtime, call_seconds
-from kdlib.runtime import runtime as choose
+from kdlib.runtime import Runtime, call_seconds, choose
 from kdlib.trials.steps import Step, teacher_features, training_steps
 from kdlib.trials.trial import Recipe
 

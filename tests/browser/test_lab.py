@@ -14,11 +14,11 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PICTURES = ROOT / "build" / "browser"
-RUN_LIMIT = 240  # seconds for all cells of a notebook
+RUN_LIMIT = 900  # seconds for all cells of a notebook, against hangs
 TINY = """
 import matplotlib.pyplot as plt
 import ipywidgets
-from kdlib import widgets
+from kdlib.course import widgets
 
 def draw(k):
     if k == 9:
@@ -51,7 +51,7 @@ def page(chromium: str) -> Iterator[Page]:
 
 
 def write(path: Path, *cells: str) -> str:
-    """Write a notebook with these code cells; return its name."""
+    """Writes a notebook with these code cells; returns its name."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
@@ -59,7 +59,7 @@ def write(path: Path, *cells: str) -> str:
 
 
 def forget_outputs(path: Path) -> None:
-    """Take away the stored outputs, so that all that is seen was made now."""
+    """Takes away the stored outputs, so that all that is seen was made now."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -68,7 +68,7 @@ def forget_outputs(path: Path) -> None:
 
 
 def run_all(page: Page, lab: Lab, name: str) -> None:
-    """Open a notebook, choose Run > Run All Cells, and wait until every code cell has been run."""
+    """Opens a notebook, chooses Run > Run All Cells, and waits until every code cell has been run."""
     page.goto(lab.url(name))
     expect(page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible(timeout=90_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -76,13 +76,13 @@ def run_all(page: Page, lab: Lab, name: str) -> None:
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     deadline = time.monotonic() + RUN_LIMIT
     while time.monotonic() < deadline:
-        said = [text.strip() for text in prompts.all_inner_texts()]
-        if said and all(text.strip("[]:").strip().isdigit() for text in said):
+        shown = [text.strip() for text in prompts.all_inner_texts()]
+        if shown and all(text.strip("[]:").strip().isdigit() for text in shown):
             break
         page.wait_for_timeout(500)
         assert errors(page) == []
     else:
-        pytest.fail(f"{name} was not done after {RUN_LIMIT} s; prompts: {said}")
+        pytest.fail(f"{name} was not done after {RUN_LIMIT} s; prompts: {shown}")
     page.wait_for_timeout(500)
     assert errors(page) == []
 
@@ -105,7 +105,7 @@ def press_on_slider(panel: Locator, key: str) -> None:
 
 
 def move_first_slider(panel: Locator) -> None:
-    """Press an arrow key on the panel's first slider, and see that its picture changes."""
+    """Presses an arrow key on the panel's first slider, and sees that its picture changes."""
     before = picture(panel)
     assert before.startswith("data:image/png;base64,")
     handle = panel.locator(".noUi-handle").first

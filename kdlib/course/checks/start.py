@@ -42,15 +42,15 @@ def sampled_aupro(answer: Callable[[Any, Any], float] | None) -> None:
     s = rng.normal(0, 1, masks.shape) + 1.2 * masks
     exact = [metrics.aupro(m, masks) for m in (s, np.exp(5 * s))]
     given = [float(answer(m, masks)) for m in (s, np.exp(5 * s))]
-    found = (
+    values = (
         f"yours {given[0]:.3f} and {given[1]:.3f}, exact {exact[0]:.3f} and {exact[1]:.3f} before and after exp(5 s)"
     )
     if abs(given[0] - exact[0]) > 0.02:
-        print(f"not yet: {found}; before, the two should nearly agree: is the area divided by 0.3, are regions equal?")
+        print(f"not yet: {values}; before, the two should nearly agree: is the area divided by 0.3, are regions equal?")
     elif abs(given[0] - given[1]) < 0.02:
-        print(f"not yet: {found}; are your thresholds evenly spaced between the lowest and the highest score?")
+        print(f"not yet: {values}; are your thresholds evenly spaced between the lowest and the highest score?")
     else:
-        print(f"right: {found}: the order of the pixels is the same, only the sampling has changed")
+        print(f"right: {values}: the order of the pixels is the same, only the sampling has changed")
 
 
 def harmless_rescalings(answer: Mapping[str, bool] | None) -> None:

@@ -6,27 +6,21 @@ with any number of threads. Threads, not processes: they need no guard in script
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
-from kdlib.course.rendered import brushed_metal, capsule, circuit_board, fabric, hex_nut, paper, tiles
+from kdlib.course.rendered import brushed_metal, capsule, circuit_board, fabric, hex_nut, paper, store, tiles
 from kdlib.course.rendered.scene import Painter, Shot, shoot
+from kdlib.course.rendered.store import Counts, Place
 from kdlib.data.generated import Generated
-
-VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,6 @@ SETS = {"workshop": PRODUCTS, "mill": PAPERS}
 _KNOWN = PRODUCTS | PAPERS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Pictures per category: normal ones for training and test, and test pictures of each of the four defects."""
-
-    train: int = 60
-    test: int = 20
-    per_defect: int = 6
-
-
 FULL = Counts()
 
 
@@ -75,11 +60,11 @@ def render(
     progress: bool = True,
     counts: Counts = FULL,
 ) -> Path:
-    """Render the categories that are not there yet; safe to interrupt and to call again.
+    """Renders the categories that are not there yet, or not whole; safe to interrupt and to call again.
 
     Args:
         root: Folder that receives one folder per category.
-        of: The set: "workshop" or "mill".
+        of: The set: `workshop` or `mill`.
         categories: Names to render, all of the set by default.
         seed: Another seed gives another set of pictures.
         progress: Whether to show a progress bar.
@@ -89,20 +74,19 @@ def render(
         `root`.
 
     Raises:
-        ValueError: The set or a category is not known, or its folder holds pictures of another seed or other counts.
-        FileExistsError: A folder of a category's name was not written by this function.
+        ValueError: If the set or a category is not known, or a category's folder has a damaged manifest or holds
+            pictures of another seed or other counts; each root holds one world.
+        FileExistsError: If a folder of a category's name was not written by this function.
     """
-    if of not in SETS:
-        raise ValueError(f"unknown set '{of}'; known are {', '.join(SETS)}")
-    root, names = Path(root), tuple(SETS[of]) if categories is None else tuple(categories)
-    for name in names:
-        if name not in SETS[of]:
-            raise ValueError(f"unknown {of} category '{name}'; known are {', '.join(SETS[of])}")
-    missing = [name for name in names if not _complete(root / name, seed, counts)]
-    if missing:
-        root.mkdir(parents=True, exist_ok=True)
-        total = len(missing) * (counts.train + counts.test + 4 * counts.per_defect)
-        hidden = None if progress else True  # None: no bar where the output is a file or a pipe
+    root, products = Path(root), _chosen(of, categories)
+    missing = _missing(root, products, seed, counts)
+    tidy = not store.leftovers(root) or not os.access(root, os.W_OK)
+    if not missing and tidy:
+        return root
+    with store.alone(root, wait=bool(missing)):
+        missing = _missing(root, products, seed, counts)  # another process may have rendered them by now
+        total = sum(len(store.places(product.defects, counts)) for product in missing.values())
+        hidden = None if progress and missing else True  # None: no bar where the output is a file or a pipe
         with tqdm(total=total, desc="rendering", unit="image", disable=hidden) as bar:
             for name in missing:
                 _render_category(root, name, seed, counts, bar)
@@ -117,8 +101,8 @@ def picture(
     Args:
         name: Category.
         seed: Seed of the set.
-        split: "train" or "test".
-        defect: Defect type, or None for a normal picture.
+        split: `train` or `test`.
+        defect: Defect type, or `None` for a normal picture.
         index: Number of the picture within its folder.
         of: Pictures of that defect; severity rises with `index` from faint to obvious.
     """
@@ -128,64 +112,38 @@ def picture(
     return shoot(_KNOWN[name].paint, key, defect, float(severity))
 
 
-def _complete(folder: Path, seed: int, counts: Counts) -> bool:
-    """Whether the category is there. Pictures of an older version of the renderer count as missing."""
-    if not folder.exists():
-        return False
-    if not (folder / MANIFEST).is_file():
-        raise FileExistsError(
-            f"{folder} has no {MANIFEST}: not written by the workshop; move it or choose another root"
-        )
-    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    wanted = {"version": VERSION, "seed": seed, "counts": asdict(counts)}
-    if found == wanted:
-        return True
-    if found["version"] != VERSION:
-        return False
-    raise ValueError(f"{folder} was rendered with {found}, but {wanted} is asked for; delete it or choose another root")
+def _chosen(of: str, categories: Iterable[str] | None) -> dict[str, Product]:
+    """The products to render, by name."""
+    if of not in SETS:
+        raise ValueError(f"unknown set '{of}'; known are {', '.join(SETS)}")
+    known = SETS[of]
+    names = tuple(known) if categories is None else tuple(categories)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {of} category '{name}'; known are {', '.join(known)}")
+    return {name: known[name] for name in names}
 
 
-def _jobs(name: str, counts: Counts) -> Iterator[tuple[str, str | None, int]]:
-    """(split, defect, index) of every picture of a category."""
-    yield from (("train", None, i) for i in range(counts.train))
-    yield from (("test", None, i) for i in range(counts.test))
-    yield from (("test", defect, i) for defect in _KNOWN[name].defects for i in range(counts.per_defect))
+def _missing(root: Path, products: dict[str, Product], seed: int, counts: Counts) -> dict[str, Product]:
+    return {n: p for n, p in products.items() if not store.complete(root / n, p.defects, seed, counts)}
 
 
 def _render_category(root: Path, name: str, seed: int, counts: Counts, bar: tqdm) -> None:
-    """Render a category beside its place and move it there when it is complete."""
-    with tempfile.TemporaryDirectory(dir=root, prefix=".rendering-", ignore_cleanup_errors=True) as temporary:
-        folder, target = Path(temporary) / name, root / name
+    """Renders a category beside its place and moves it there when it is complete."""
+    folder = store.beside(root, name)
 
-        def write(job: tuple[str, str | None, int]) -> None:
-            split, defect, index = job
-            _write(folder, job, picture(name, seed=seed, split=split, defect=defect, index=index, of=counts.per_defect))
-            bar.update()
+    def write(place: Place) -> None:
+        shot = picture(name, seed=seed, split=place.split, defect=place.defect, index=place.index, of=counts.per_defect)
+        place.write(folder, shot)
+        bar.update()
 
-        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
-            try:
-                list(pool.map(write, _jobs(name, counts)))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        manifest = {"version": VERSION, "seed": seed, "counts": asdict(counts)}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        if target.exists() and not _complete(target, seed, counts):
-            shutil.rmtree(target)
-        if not target.exists():
-            os.replace(folder, target)
-
-
-def _write(folder: Path, job: tuple[str, str | None, int], shot: Shot) -> None:
-    """Save picture and mask under the names of the MVTec AD layout."""
-    split, defect, index = job
-    image = folder / split / (defect or "good") / f"{index:03d}.png"
-    image.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(shot.image).save(image, compress_level=3)
-    if defect and shot.mask is not None:
-        mask = folder / "ground_truth" / defect / f"{index:03d}_mask.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(shot.mask.astype(np.uint8) * 255).save(mask)
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+        try:
+            list(pool.map(write, store.places(_KNOWN[name].defects, counts)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    store.finish(folder, root / name, seed, counts)
 
 
 def _make(of: str, root: Path, categories: Iterable[str] | None) -> None:

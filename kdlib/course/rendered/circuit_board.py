@@ -127,7 +127,7 @@ def _bare_board(rng: np.random.Generator, u: Array, v: Array) -> Array:
 
 
 def _place(picture: Array, u: Array, v: Array, part: Part, rng: np.random.Generator) -> Array:
-    """Draw a part with its tolerance and shadow into the picture, in a window around its place."""
+    """Draws a part with its tolerance and shadow into the picture, in a window around its place."""
     dx, dy = rng.normal(0, 0.5, 2)
     turn, tone = part.turn + rng.normal(0, 0.025), 1 + rng.normal(0, 0.06)
     near = np.hypot(u[::8, ::8] - part.x, v[::8, ::8] - part.y) < max(part.size) / 2 + 14

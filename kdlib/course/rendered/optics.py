@@ -105,7 +105,7 @@ class Camera:
 
     @staticmethod
     def careless(rng: np.random.Generator) -> Camera:
-        """Draw exposure, white balance, uneven light, vignette, focus and sensor noise."""
+        """Draws exposure, white balance, uneven light, vignette, focus and sensor noise."""
         axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
         x, y = np.meshgrid(axis, axis)
         phi, tilt = rng.uniform(0, 2 * np.pi), abs(rng.normal(0, 0.13))
@@ -127,6 +127,6 @@ class Camera:
         return np.clip(rolled, 0, 1) ** np.float32(1 / 2.2)
 
     def expose(self, picture: Array) -> Array:
-        """Add sensor noise, stronger in the shadows as display values show it, and round to uint8."""
+        """Adds sensor noise, stronger in the shadows as display values show it, and rounds to uint8."""
         noisy = picture + self.grain * (self.gain * (1.15 - 0.6 * picture))
         return np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)

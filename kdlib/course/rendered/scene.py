@@ -60,16 +60,16 @@ def changed(before: Array, after: Array) -> Array:
 
 
 def shoot(paint: Painter, key: list[int], kind: str | None = None, severity: float = 0.5) -> Shot:
-    """Paint and photograph one picture; the same `key` always gives the same pixels.
+    """Paints and photographs one picture; the same `key` always gives the same pixels.
 
     Args:
         paint: The category's painter.
         key: Seed, category, split and index of the picture.
-        kind: Defect type, or None for a normal picture.
+        kind: Defect type, or `None` for a normal picture.
         severity: 0 (faint) to 1 (obvious).
 
     Raises:
-        RuntimeError: The painter made no visible defect in ten attempts.
+        RuntimeError: If the painter made no visible defect in ten attempts.
     """
     camera = Camera.careless(np.random.default_rng([*key, 1]))
     before = camera.develop(paint(np.random.default_rng([*key, 0]), None))

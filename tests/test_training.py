@@ -18,9 +18,9 @@ import torch
 import two_phases
 
 import kdlib as kd
-from kdlib import cache, loader
 from kdlib.contract import Distiller
 from kdlib.runtime import Runtime
+from kdlib.training import cache, loader
 from kdlib.training.state import recorded
 
 Make = Callable[[], Distiller]
@@ -30,18 +30,6 @@ MAKERS: dict[str, Make] = {
     "two phases, cosine": lambda: two_phases.build(schedule="cosine"),
     "two phases, one cycle": lambda: two_phases.build(schedule="one cycle"),
 }
-
-
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
-def killer(at: int) -> Callable[[kd.History], None]:
-    def on_step(history: kd.History) -> None:
-        if len(history.rows) == at:
-            raise KilledError
-
-    return on_step
 
 
 @pytest.fixture
@@ -60,8 +48,8 @@ def test_killed_runs_end_like_whole_ones(which: str, images: kd.data.ImageSet, t
         killed = make()
         torch.rand(at)  # the generator's position before a run must not matter
         try:
-            history = tiny.fit(killed, images, seed=3, state=tmp_path / "state", save_every=0, on_step=killer(at))
-        except KilledError:
+            history = tiny.fit(killed, images, seed=3, state=tmp_path / "state", save_every=0, on_step=tiny.killer(at))
+        except tiny.KilledError:
             continue
     assert tiny.equal(killed, whole)
     assert history.rows == expected.rows and history.images == expected.images
@@ -72,8 +60,8 @@ def test_killed_runs_end_like_whole_ones(which: str, images: kd.data.ImageSet, t
 def test_kills_at_the_ends_of_phases(at: int, images: kd.data.ImageSet, tmp_path: Path) -> None:
     whole, killed, again = two_phases.build(), two_phases.build(), two_phases.build()
     tiny.fit(whole, images)
-    with pytest.raises(KilledError):
-        tiny.fit(killed, images, state=tmp_path, save_every=0, on_step=killer(at))
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(killed, images, state=tmp_path, save_every=0, on_step=tiny.killer(at))
     tiny.fit(again, images, state=tmp_path, save_every=1e9)
     assert tiny.equal(again, whole) and float(whole.mean) > 0
 
@@ -81,9 +69,9 @@ def test_kills_at_the_ends_of_phases(at: int, images: kd.data.ImageSet, tmp_path
 def test_a_run_killed_before_its_first_save_starts_anew(images: kd.data.ImageSet, tmp_path: Path) -> None:
     whole, killed = (tiny.build("stpm") for _ in range(2))
     tiny.fit(whole, images)
-    with pytest.raises(KilledError):
-        tiny.fit(killed, images, state=tmp_path / "state", on_step=killer(3))
-    assert not (tmp_path / "state").exists()
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(killed, images, state=tmp_path / "state", on_step=tiny.killer(3))
+    assert not list((tmp_path / "state").glob("*.safetensors"))
     tiny.fit(again := tiny.build("stpm"), images, state=tmp_path / "state")
     assert tiny.equal(again, whole)
 
@@ -95,7 +83,7 @@ def test_a_complete_run_is_not_trained_again(images: kd.data.ImageSet, tmp_path:
         "phase_0.safetensors",
         "phase_1.safetensors",
     ]
-    again = tiny.fit(second, images, state=tmp_path, on_step=killer(1))
+    again = tiny.fit(second, images, state=tmp_path, on_step=tiny.killer(1))
     assert tiny.equal(first, second)
     assert again.rows == history.rows and again.seconds > 0.8 * history.seconds
 
@@ -131,8 +119,8 @@ def test_sigkill(images: kd.data.ImageSet, tmp_path: Path) -> None:
 
 
 def test_the_state_of_another_run_is_refused(images: kd.data.ImageSet, tmp_path: Path) -> None:
-    with pytest.raises(KilledError):
-        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "a", save_every=0, on_step=killer(3))
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "a", save_every=0, on_step=tiny.killer(3))
     for other, options, word in (
         (tiny.build("stpm"), {"seed": 1}, "seed"),
         (tiny.build("stpm", lr=0.1), {}, "lr"),
@@ -151,8 +139,8 @@ def test_the_state_of_another_run_is_refused(images: kd.data.ImageSet, tmp_path:
 
 
 def test_a_damaged_state_is_named(images: kd.data.ImageSet, tmp_path: Path) -> None:
-    with pytest.raises(KilledError):
-        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "state", save_every=0, on_step=killer(3))
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "state", save_every=0, on_step=tiny.killer(3))
     path = tmp_path / "state" / "running.safetensors"
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"nonsense"):
@@ -165,12 +153,12 @@ def test_a_damaged_state_is_named(images: kd.data.ImageSet, tmp_path: Path) -> N
 def test_a_run_that_is_taken_up_keeps_its_precision(
     images: kd.data.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(KilledError):
+    with pytest.raises(tiny.KilledError):
         tiny.fit(
-            tiny.build("stpm"), images, precision="bf16", state=tmp_path / "state", save_every=0, on_step=killer(3)
+            tiny.build("stpm"), images, precision="bf16", state=tmp_path / "state", save_every=0, on_step=tiny.killer(3)
         )
     assert recorded(tmp_path / "state")["precision"] == "bf16"
-    monkeypatch.setattr("kdlib.runtime._fastest", lambda device: Runtime(device=device, precision="fp32"))
+    monkeypatch.setattr("kdlib.runtime._native", lambda device: "fp32")
     history = tiny.fit(tiny.build("stpm"), images, precision="auto", state=tmp_path / "state")
     assert history.runtime == "cpu, bf16" and len(history.rows) == 4
 
@@ -188,16 +176,16 @@ def test_cached_features_change_nothing(
     assert not list(tmp_path.glob("kdlib-teacher-*"))
 
 
-def feature_cache(images: kd.data.ImageSet, how: Runtime) -> cache.TeacherCache | None:
+def feature_cache(images: kd.data.ImageSet, runtime: Runtime) -> cache.TeacherCache | None:
     teacher = kd.teachers.teacher("resnet18", weights="random")
-    return loader.TrainingImages(teacher, images, 4, how).cache
+    return loader.TrainingImages(teacher, images, 4, runtime).cache()
 
 
 def test_features_past_the_limit_are_mapped(images: kd.data.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = Runtime(device=torch.device("cpu"))
-    memory = feature_cache(images, how)
+    runtime = Runtime(device=torch.device("cpu"))
+    memory = feature_cache(images, runtime)
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
-    disk = feature_cache(images, how)
+    disk = feature_cache(images, runtime)
     assert memory and disk and disk.on_disk and not memory.on_disk
     assert memory.bytes == disk.bytes == 7 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
     order = torch.tensor([5, 0, 6])
@@ -206,7 +194,7 @@ def test_features_past_the_limit_are_mapped(images: kd.data.ImageSet, monkeypatc
         assert torch.equal(a, b)
         torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(cache, "DISK_LIMIT", 0)
-    assert feature_cache(images, how) is None
+    assert feature_cache(images, runtime) is None
 
 
 def test_only_normal_images_train(tmp_path: Path) -> None:
@@ -232,23 +220,6 @@ def test_workers_read_the_same_images(images: kd.data.ImageSet) -> None:
     assert tiny.fit(tiny.build(), images, workers=1).rows == tiny.fit(tiny.build(), images).rows
 
 
-def test_every_image_is_seen_equally_often() -> None:
-    drawn = [i for step in range(14) for i in loader.shuffled(7, 3, step, seed=1)]
-    assert sorted(drawn) == sorted(list(range(7)) * 6)
-    epochs = [tuple(drawn[i : i + 7]) for i in range(0, 42, 7)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and len(set(epochs)) == 6
-    assert loader.shuffled(7, 3, 5, seed=1) == drawn[15:18] != loader.shuffled(7, 3, 5, seed=2)
-
-
-def test_processes_share_each_batch(images: kd.data.ImageSet) -> None:
-    cpu = Runtime(device=torch.device("cpu"))
-    source = loader.TrainingImages(torch.nn.Identity(), images, 4, cpu, cache=False)
-    shares = [[len(batch.image) for batch in source.training(5, range(3), 0, process=p, processes=2)] for p in range(2)]
-    assert shares == [[2, 2, 2], [2, 2, 2]]
-    with pytest.raises(ValueError, match="batch size is 1, fewer than the 2 processes"):
-        list(source.training(1, range(3), 0, process=0, processes=2))
-
-
 def test_history_speaks_of_speed(images: kd.data.ImageSet) -> None:
     history = tiny.fit(tiny.build("rd"), images)
     assert history.images == 16 and history.runtime == "cpu, fp32"
@@ -262,7 +233,8 @@ import sys
 from pathlib import Path
 import torch
 from kdlib.runtime import processes
-from kdlib import cli, experiment
+from kdlib import cli
+from kdlib.trials import experiment
 plain = experiment.fit
 def fit(model, *args, **options):
     history = plain(model, *args, **options)

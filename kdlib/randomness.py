@@ -1,0 +1,59 @@
+"""Random numbers that depend on their seed alone: seeds mixed out of several numbers, and torch's generator on loan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from threading import RLock
+
+import torch
+
+_LOCK = RLock()
+
+
+class Salt(IntEnum):
+    """What a seed is for, so that no two uses share one."""
+
+    PHASE = -1
+    """Code of a method before and between phases."""
+    ORDER = -2
+    """Which images a step shows."""
+    EPOCH = -3
+    """The order of one epoch."""
+    PLACE = -4
+    """Where the images of a balanced batch stand."""
+    VIEW = -5
+    """What an image is turned into in one step."""
+    AUXILIARY = -6
+    """Which auxiliary images a step shows."""
+    EXEMPLAR = -7
+    """Which exemplars a step shows."""
+    PROCESS = -8
+    """What a step draws in another process than the first."""
+
+
+def mix(*numbers: int) -> int:
+    """One seed out of several numbers; neighbouring inputs give unrelated seeds."""
+    mixed = 0x9E3779B97F4A7C15
+    for n in numbers:
+        mixed = ((mixed ^ (n & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed >> 1
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds torch's generators, and gives them back as they were.
+
+    One thread at a time: torch has one generator per device, and a second thread would draw from the first one's seed.
+
+    Args:
+        seed: For the CPU's generator and the device's.
+        device: Accelerator whose generator is used too.
+    """
+    accelerated = device is not None and device.type not in ("cpu", "meta")
+    kind = device.type if device is not None and accelerated else "cuda"
+    with _LOCK, torch.random.fork_rng(devices=[device] if accelerated else [], device_type=kind):
+        torch.manual_seed(seed)
+        yield

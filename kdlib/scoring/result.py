@@ -1,0 +1,218 @@
+"""What a model says about a set of labelled images, and the metrics of that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdlib.data.records import Sample
+from kdlib.scoring import metrics
+from kdlib.scoring.pixel_counts import PixelCounts
+
+METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model says about a set of images, and what is true.
+
+    Attributes:
+        scores: Image scores [N], float32, higher is more anomalous.
+        samples: Where each image comes from [N].
+        defect_pixels: Number of pixels in each image's mask [N].
+        seconds: Time spent in the network, without reading files.
+        kept: Positions of the images whose maps are there [K], rising.
+        kept_maps: Their anomaly maps [K, H, W], float32, at the set's working size.
+        kept_masks: Their ground truth [K, H, W], bool.
+        counted: Pixel metrics by category, where maps were counted and not kept.
+    """
+
+    scores: NDArray[np.float32]
+    samples: tuple[Sample, ...]
+    defect_pixels: NDArray[np.int64]
+    seconds: float
+    kept: NDArray[np.int64]
+    kept_maps: NDArray[np.float32]
+    kept_masks: NDArray[np.bool_]
+    counted: Mapping[str, Mapping[str, float]] | None = None
+
+    @property
+    def maps(self) -> NDArray[np.float32]:
+        """Anomaly maps [N, H, W], float32, at the set's working size.
+
+        Raises:
+            ValueError: If not all of them were kept; `map_of` gives those that were.
+        """
+        self._need_all()
+        return self.kept_maps
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Ground truth [N, H, W].
+
+        Raises:
+            ValueError: If not all masks were kept; `mask_of` gives those that were.
+        """
+        self._need_all()
+        return self.kept_masks
+
+    def map_of(self, image: int) -> NDArray[np.float32]:
+        """The anomaly map [H, W] of one image that was kept."""
+        return self.kept_maps[self._row(image)]
+
+    def mask_of(self, image: int) -> NDArray[np.bool_]:
+        """The ground truth [H, W] of one image that was kept."""
+        return self.kept_masks[self._row(image)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the maps of all images are there."""
+        return len(self.kept) == len(self.samples)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """0 normal, 1 anomalous [N]."""
+        return np.array([s.label for s in self.samples], dtype=np.int64)
+
+    @property
+    def defects(self) -> NDArray[np.str_]:
+        """Kind of defect of every image [N], `normal` where there is none."""
+        return np.array([s.defect for s in self.samples])
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The products that the images show, in order of appearance."""
+        return tuple(dict.fromkeys(s.category for s in self.samples))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are anomalous images, and each of them has a mask."""
+        return has_masks(self.samples)
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics of one category; those that the labels or masks cannot give are NaN.
+
+        Image metrics need normal and anomalous images, pixel metrics a mask with a defect for every anomalous image.
+
+        Raises:
+            ValueError: If there are several categories, or pixel metrics need maps that were not kept.
+        """
+        if len(self.categories) > 1:
+            raise ValueError(
+                f"the result has {len(self.categories)} categories {list(self.categories)}; one number for all would "
+                "mix their scores: take per_category(), and the mean of it"
+            )
+        return self.per_category()[self.categories[0]]
+
+    def per_category(self) -> dict[str, dict[str, float]]:
+        """`metrics` of each category alone.
+
+        Raises:
+            ValueError: If pixel metrics need maps that were not kept.
+        """
+        return {category: self._metrics(category) for category in self.categories}
+
+    def of_defect(self, defect: str) -> Result:
+        """The normal images and those with one kind of defect.
+
+        Raises:
+            ValueError: If no image has that defect.
+        """
+        if defect not in self.defects:
+            raise ValueError(f"no image has the defect '{defect}'; there are {sorted(set(self.defects.tolist()))}")
+        return self.subset(np.flatnonzero((self.labels == 0) | (self.defects == defect)))
+
+    def subset(self, index: NDArray[np.int64]) -> Result:
+        """The images at these positions; metrics of its pixels need their maps."""
+        index = np.asarray(index)
+        there = np.isin(index, self.kept)
+        rows = np.searchsorted(self.kept, index[there])
+        return Result(
+            scores=self.scores[index],
+            samples=tuple(self.samples[i] for i in index),
+            defect_pixels=self.defect_pixels[index],
+            seconds=self.seconds * len(index) / len(self.samples),
+            kept=np.flatnonzero(there),
+            kept_maps=self.kept_maps[rows],
+            kept_masks=self.kept_masks[rows],
+        )
+
+    def _metrics(self, category: str) -> dict[str, float]:
+        index = np.array([i for i, s in enumerate(self.samples) if s.category == category])
+        scores, labels = self.scores[index], self.labels[index]
+        found = dict.fromkeys(METRICS, float("nan"))
+        if 0 < labels.sum() < len(labels):
+            found |= metrics.image_metrics(scores, labels)
+        if self._masks_are_whole(category, index):
+            found |= self._pixel_metrics(category, index)
+        return found
+
+    def _masks_are_whole(self, category: str, index: NDArray[np.int64]) -> bool:
+        samples = [self.samples[i] for i in index]
+        if not has_masks(samples):
+            return False
+        empty = [s for s, pixels in zip(samples, self.defect_pixels[index], strict=True) if s.label and not pixels]
+        if empty:
+            warnings.warn(
+                f"{len(empty)} anomalous images of '{category}' have a mask without a defect, first "
+                f"'{empty[0].path}': its pixel metrics are NaN; mend or remove these masks",
+                stacklevel=2,
+            )
+        return not empty
+
+    def _pixel_metrics(self, category: str, index: NDArray[np.int64]) -> dict[str, float]:
+        if self.counted is not None:
+            return dict(self.counted.get(category, {}))
+        if not np.isin(index, self.kept).all():
+            raise ValueError(
+                "pixel metrics of a part of the images need its maps, which were not kept; evaluate that part alone, "
+                "or all with keep='all'"
+            )
+        rows = np.searchsorted(self.kept, index)
+        return metrics_of(metrics.count([self.kept_maps[i] for i in rows], [self.kept_masks[i] for i in rows]))
+
+    def _need_all(self) -> None:
+        if not self.complete:
+            raise ValueError(
+                f"the maps of {len(self.kept)} of {len(self.samples)} images were kept; evaluate(..., keep='all') "
+                "keeps all in memory, keep=[0, 5] those of some images, for map_of(0) and mask_of(0)"
+            )
+
+    def _row(self, image: int) -> int:
+        image = range(len(self.samples))[image]
+        row = int(np.searchsorted(self.kept, image))
+        if row == len(self.kept) or self.kept[row] != image:
+            raise ValueError(
+                f"the map of image {image} was not kept, those of {len(self.kept)} images were; evaluate(..., "
+                f"keep=[{image}]) keeps it, keep='all' all of them"
+            )
+        return row
+
+
+def metrics_of(counts: PixelCounts) -> dict[str, float]:
+    """Pixel metrics of counted pixels; none where there are no defective or no defect-free pixels."""
+    return metrics.counts_metrics(counts) if counts.good and counts.defect else {}
+
+
+def has_masks(samples: Sequence[Sample]) -> bool:
+    """Whether there are anomalous images, and each of them has a mask."""
+    masks = [sample.mask_path is not None for sample in samples if sample.label]
+    return bool(masks) and all(masks)
+
+
+def examples(samples: Sequence[Sample], count: int) -> list[int]:
+    """Positions of one normal image and then of defects, every kind in turn."""
+    by_kind: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        if sample.defect != "normal":
+            by_kind.setdefault(sample.defect, []).append(i)
+    chosen = [i for i, sample in enumerate(samples) if not sample.label][:1]
+    while len(chosen) < min(count, len(samples)) and any(by_kind.values()):
+        for members in by_kind.values():
+            if members and len(chosen) < count:
+                chosen.append(members.pop(0))
+    return chosen

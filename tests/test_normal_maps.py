@@ -1,0 +1,149 @@
+"""Level maps measured against normal ones: means by hand, the floor, other sizes, calibration on disjoint images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import kdlib as kd
+from kdlib.maps import gaussian_blur
+from kdlib.scoring.normal_maps import NormalMaps
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
+    return tiny.data(tmp_path_factory.mktemp("data"), train=20, size=64, calib_share=0.4)
+
+
+@pytest.fixture(scope="module")
+def model(data: kd.data.Splits) -> Any:
+    torch.manual_seed(0)
+    model = tiny.build("stpm", backbone="resnet18", weights="random")
+    tiny.fit(model, data.train)
+    return model
+
+
+def calibrated(model: Any, images: kd.data.ImageSet, **options: Any) -> kd.Detector:
+    return kd.calibrate(model, images, device="cpu", precision="fp32", **options)
+
+
+def test_the_mean_is_over_images_whatever_the_batches() -> None:
+    maps = torch.rand(7, 1, 5, 6)
+    for cuts in ([7], [3, 4], [1] * 7):
+        normal = NormalMaps.fit([part] for part in maps.split(cuts))
+        torch.testing.assert_close(normal.means(), [maps.mean(0, keepdim=True)])
+
+
+def test_a_map_is_divided_by_the_smoothed_mean_of_its_place() -> None:
+    mean = 1 + torch.rand(1, 1, 6, 8)
+    amap = torch.rand(3, 1, 6, 8)
+    (found,) = NormalMaps([mean], floor=0.1)([amap])
+    torch.testing.assert_close(found, amap / gaussian_blur(mean, 1.0))
+
+
+def test_quiet_places_are_raised_to_the_floor() -> None:
+    mean = torch.ones(1, 1, 1, 40)
+    mean[..., :20] = 0.01
+    (found,) = NormalMaps([mean], floor=0.5)([torch.ones(1, 1, 1, 40)])
+    assert found[..., :12].unique().tolist() == pytest.approx([1 / (0.5 * mean.mean().item())])
+    assert found[..., 30:].mean() == pytest.approx(1)
+
+
+def test_maps_of_another_size_take_a_resized_mean() -> None:
+    mean = torch.linspace(1, 2, 8).view(1, 1, 1, 8).expand(1, 1, 8, 8).contiguous()
+    (found,) = NormalMaps([mean])([torch.ones(2, 1, 16, 24)])
+    assert found.shape == (2, 1, 16, 24) and found[0, 0, 0, 0] > 0.9 and found[0, 0, 0, -1] < 0.6
+
+
+def test_exponential_errors_exceed_a_threshold_equally_often_everywhere() -> None:
+    mean = torch.linspace(1, 4, 12).expand(1, 1, 12, 12)
+    errors = torch.empty(4000, 1, 12, 12).exponential_() * mean
+    (found,) = NormalMaps.fit([[errors]], floor=0.1)([errors])
+    rates = (found > 3).double().mean((0, 1))
+    assert rates.mean() == pytest.approx(np.exp(-3), rel=0.05)
+    assert rates.std() < (errors > 3 * mean.mean()).double().mean((0, 1)).std() / 3
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "negative": ([[torch.tensor([[[[1.0, -1.0]]]])]], "goes down to -1; .* maps='plain'"),
+    "NaN": ([[torch.full((1, 1, 2, 2), torch.nan)]], "NaN or infinite"),
+    "nothing": ([], "no maps of normal images"),
+    "zero": ([[torch.zeros(1, 1, 2, 2)]], "expected .* values above 0"),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_what_cannot_be_a_normal_map_is_refused(which: str) -> None:
+    maps, words = REFUSED[which]
+    with pytest.raises(ValueError, match=words):
+        NormalMaps.fit(maps)
+
+
+def test_other_levels_and_floors_are_refused() -> None:
+    normal = NormalMaps([torch.ones(1, 1, 2, 2)])
+    with pytest.raises(ValueError, match="found 2 level maps, but means of 1"):
+        normal([torch.ones(1, 1, 2, 2)] * 2)
+    for floor in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="floor is"):
+            NormalMaps([torch.ones(1, 1, 2, 2)], floor=floor)
+
+
+def test_a_cosine_that_rounds_below_zero_is_no_negative_map() -> None:
+    NormalMaps.fit([[torch.tensor([[[[0.1, -1e-7]]]])]])
+
+
+def test_statistics_and_threshold_come_from_different_images(model: Any, data: kd.data.Splits) -> None:
+    detector = calibrated(model, data.calib, maps="normal")
+    even, odd = (data.calib.subset(range(first, len(data.calib), 2)) for first in (0, 1))
+    assert detector.threshold.n == len(odd)
+    x = torch.stack([even[i]["image"] for i in range(len(even))])
+    assert detector.normal is not None
+    with torch.no_grad():
+        means = [level.mean(0, keepdim=True) for level in model.level_maps(x)]
+    torch.testing.assert_close(detector.normal.means(), means, rtol=1e-4, atol=1e-6)
+    scores = kd.evaluate(detector, odd, device="cpu").scores
+    assert detector.threshold.value == pytest.approx(float(scores.max()))
+
+
+def test_plain_calibration_is_what_it_was(model: Any, data: kd.data.Splits) -> None:
+    detector = calibrated(model, data.calib)
+    result = kd.evaluate(model, data.calib, device="cpu", precision="fp32")
+    assert detector.normal is None and detector.threshold.n == len(data.calib)
+    assert detector.threshold.value == float(np.sort(result.scores)[-1])
+    x = data.test[0]["image"][None]
+    with torch.no_grad():
+        assert torch.equal(detector.anomaly_map(x), model.anomaly_map(x))
+
+
+def test_calibration_refuses(model: Any, data: kd.data.Splits) -> None:
+    with pytest.raises(ValueError, match="3 calibration images; maps='normal' needs 4"):
+        calibrated(model, data.calib.subset(range(3)), maps="normal")
+    with pytest.raises(ValueError, match="maps is 'fancy'; expected plain or normal"):
+        calibrated(model, data.calib, maps="fancy")
+
+
+def test_normal_maps_move_and_are_saved_with_the_detector(model: Any, data: kd.data.Splits, tmp_path: Path) -> None:
+    detector = calibrated(model, data.calib, maps="normal")
+    assert [n for n, _ in detector.named_buffers() if n.startswith("normal.")] == [
+        f"normal.mean_{level}" for level in range(3)
+    ]
+    assert not detector.train().model.training
+    loaded = kd.load(kd.save(detector, tmp_path))
+    image = torch.rand(3, 64, 64)
+    verdicts = [kd.score(one, image, device="cpu") for one in (detector, loaded)]
+    assert np.array_equal(verdicts[0].maps, verdicts[1].maps)
+    assert {b.dtype for n, b in loaded.to(torch.float64).named_buffers() if "mean_" in n} == {torch.float64}
+    assert {b.device.type for n, b in loaded.to("meta").named_buffers() if "mean_" in n} == {"meta"}
+
+
+def test_a_detector_is_exported_with_its_normal_maps(model: Any, data: kd.data.Splits) -> None:
+    detector = calibrated(model, data.calib, maps="normal")
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        exported = torch.export.export(detector, (x,), strict=False)
+        torch.testing.assert_close(exported.module()(x), detector(x), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,192 @@
+"""What training writes: full discs, long histories, damaged states, two runs in one folder or one process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors import SafetensorError
+
+import kdlib as kd
+from kdlib import files
+from kdlib.files import alone, read_header, write_tensors, write_text
+from kdlib.randomness import seeded
+from kdlib.runtime import Runtime
+from kdlib.training import cache, loader, reader
+from kdlib.training.reader import Memory, Plan
+
+CPU = Runtime(device=torch.device("cpu"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> kd.data.ImageSet:
+    return tiny.normal(tmp_path / "images", 7)
+
+
+def test_a_full_disc_is_an_os_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: Any, path: Path, meta: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    write_tensors(tmp_path / "model.safetensors", {"a": torch.ones(2)}, {"kept": True})
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors' cannot be written.*No space left.*free some space"):
+        write_tensors(tmp_path / "model.safetensors", {"a": torch.zeros(2)}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert read_header(tmp_path / "model.safetensors") == {"kept": True}
+
+
+def test_what_a_kill_left_beside_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
+    (tmp_path / ".card.json.99999999.part").write_text("half")
+    (tmp_path / f".card.json.{1}.part").write_text("of a process that lives")
+    write_text(tmp_path / "card.json", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".card.json.1.part", "card.json"]
+
+
+def test_no_room_for_the_teachers_features(
+    images: kd.data.ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for .* GB of teacher features.*fit\(cache=False\)"):
+        tiny.fit(tiny.build("stpm"), images, cache=True)
+    assert not list(tmp_path.glob("kdlib-teacher-*"))
+
+
+def test_the_state_stays_small_however_long_the_history(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    tiny.fit(tiny.build("stpm", steps=30), images, state=tmp_path, save_every=0)
+    header = read_header(tmp_path / "phase_0.safetensors")
+    assert header["rows"] == 30 and "history" not in header and len(json.dumps(header)) < 4000
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 30
+
+
+def test_steps_after_the_last_save_are_forgotten(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    expected = tiny.fit(tiny.build("stpm", steps=6), images).rows
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("stpm", steps=6), images, state=tmp_path, save_every=0, on_step=tiny.killer(4))
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"phase": "stpm", "step": 3, "total": 7.0}\n{"phase": "st')
+    assert tiny.fit(tiny.build("stpm", steps=6), images, state=tmp_path).rows == expected
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("damage", ["gone", "half", "short"])
+def test_a_damaged_history_is_named(damage: str, images: kd.data.ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path, save_every=0, on_step=tiny.killer(4))
+    history = tmp_path / "history.jsonl"
+    text = history.read_text()
+    history.write_text({"gone": "", "half": text[:-30] + "\n", "short": text.splitlines()[0] + "\n"}[damage])
+    if damage == "gone":
+        history.unlink()
+    with pytest.raises(ValueError, match=r"history\.jsonl'.*delete the folder"):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path)
+
+
+META: dict[str, Any] = {"key": {}, "rows": 0, "images": 0, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {},
+        META | {"key": None},
+        META | {"rows": "3"},
+        META | {"rows": -1},
+        META | {"images": None},
+        META | {"seconds": "long"},
+        META,
+    ],
+)
+def test_a_damaged_header_is_named(meta: dict[str, Any], images: kd.data.ImageSet, tmp_path: Path) -> None:
+    write_tensors(tmp_path / "running.safetensors", {"a": torch.ones(1)}, meta)
+    with pytest.raises(
+        ValueError, match=r"running\.safetensors' (is no training state|has an incomplete header|belongs)"
+    ):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path)
+
+
+def test_another_teacher_is_another_run(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+
+    def build(scale: float) -> kd.contract.Distiller:
+        net = kd.teachers.classifier("resnet18", "random")
+        from safetensors.torch import save_file
+
+        save_file({name: scale * tensor for name, tensor in net.state_dict().items()}, weights)
+        return tiny.build("stpm", backbone="resnet18", weights=str(weights))
+
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(build(1.0), images, state=tmp_path / "run", save_every=0, on_step=tiny.killer(2))
+    with pytest.raises(ValueError, match=r"another run: it has .*'teacher'"):
+        tiny.fit(build(2.0), images, state=tmp_path / "run")
+
+
+def test_a_folder_serves_one_run_at_a_time(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(ValueError, match="another process is at work in"):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path)
+    tiny.fit(tiny.build("stpm"), images, state=tmp_path)
+
+
+def test_two_trainings_in_two_threads_end_as_alone(images: kd.data.ImageSet) -> None:
+    expected = [tiny.fit(tiny.build("dhkd", steps=8), images, seed=seed).rows for seed in (1, 2)]
+    rows: dict[int, Any] = {}
+
+    def train(seed: int) -> None:
+        rows[seed] = tiny.fit(tiny.build("dhkd", steps=8), images, seed=seed).rows
+
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [rows[1], rows[2]] == expected
+
+
+def test_seeding_gives_the_generator_back() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with seeded(1):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(1):
+        assert torch.equal(torch.rand(2), inside)
+
+
+def test_a_plan_is_made_step_by_step() -> None:
+    asked: list[int] = []
+
+    def choose(step: int) -> list[int]:
+        asked.append(step)
+        return [step]
+
+    first = next(iter(Plan(range(5, 10**9), choose)))
+    assert first == [(5, 5)] and asked == [5]
+
+
+def test_images_are_kept_up_to_a_limit(images: kd.data.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MEMORY_LIMIT", 2 * 3 * 64 * 64)
+    memory = Memory(images)
+    wanted = [memory[i].clone() for i in (0, 1, 2)]
+    read: list[int] = []
+    monkeypatch.setattr(type(images), "pixels", lambda self, i: read.append(i) or wanted[i])
+    assert all(torch.equal(memory[i], wanted[i]) for i in (0, 1, 2))
+    assert read == [2]
+    assert memory.__getstate__()["_kept"] == {}, "a process that reads images gets no copy of all of them"
+
+
+def test_the_first_batches_of_a_method_are_those_of_training(images: kd.data.ImageSet) -> None:
+    model = tiny.build("dhkd")
+    source = loader.TrainingImages(model.teacher, images, 4, CPU, cache=False)
+    names = [(phase.name, len(batch.image)) for phase, batch in loader.first_batches(model, source)]
+    assert names == [("flow teacher", 4), ("student", 4)]
