@@ -288,7 +288,7 @@ def test_a_size_that_one_of_two_methods_cannot_take_is_found_before_training(
 def test_one_normal_image_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.mvtec(tmp_path / "data", "bottle", train=5)
     trees.mvtec(tmp_path / "data", "cable", train=1)
-    refused_before_training(monkeypatch, "cable.* one normal image", tmp_path / "data", tmp_path / "out")
+    refused_before_training(monkeypatch, "cable.*too few normal images", tmp_path / "data", tmp_path / "out")
 
 
 def test_damaged_files_are_found_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
