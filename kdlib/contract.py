@@ -109,7 +109,7 @@ class TrainingSet(Protocol):
 
     Attributes:
         categories: Names of the products.
-        held_out: Normal images that no phase trains on, for statistics; the training images where none were given.
+        held_out: Normal images that no phase trains on, for statistics; without any, the training images.
     """
 
     categories: tuple[str, ...]
@@ -125,13 +125,11 @@ class TrainingSet(Protocol):
 class Distiller(nn.Module):
     """A teacher, a student, and the map of their disagreement.
 
-    A method gives `pairs` and `loss`; where one phase is not enough, `phases`; where its maps are no distances of
-    pairs, `level_maps`.
+    A method gives `pairs` and `loss`; besides them `phases` for several, `level_maps` that are no distances of pairs.
 
     Attributes:
         name: Name in the registry.
-        frozen: Submodules whose weights come from elsewhere: no phase trains them, they stay in eval mode, and they
-            are not saved.
+        frozen: Submodules whose weights come from elsewhere: never trained, always in eval mode, and not saved.
         config: Its settings.
         teacher: Gives features per level [B, C, h, w] of images [B, 3, H, W].
     """
@@ -250,8 +248,3 @@ class Distiller(nn.Module):
         """Optimiser steps of one phase over a training set of this many images."""
         c = self.config
         return c.steps if c.steps is not None else c.epochs * ceil(images / min(c.batch_size, images))
-
-
-def parameters_of(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that can take a gradient; some libraries keep whole numbers as parameters."""
-    return [p for p in module.parameters() if p.is_floating_point()]

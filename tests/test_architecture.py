@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ MAY_USE = {
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},
     "png": set(),
-    "viz": GROUND | {"png", "data", "scoring", "training"},
+    "lettering": set(),
+    "viz": GROUND | {"png", "lettering", "data", "scoring", "training"},
     "trials": MODELS | {"methods", "data", "training", "scoring", "viz"},
     "session": GROUND | {"teachers"},
 }
@@ -89,6 +91,16 @@ def test_training_scoring_and_trials_know_no_method_by_name() -> None:
     for path in LIBRARY:
         if room(module(path)) in ("training", "scoring", "trials"):
             assert not {n for n in imported(path) if n.startswith("kdlib.methods.")}, path
+
+
+def test_no_name_means_a_module_and_something_else() -> None:
+    hidden = []
+    for name in MODULES.keys() - {"kdlib.__main__"}:
+        parent, _, leaf = name.rpartition(".")
+        found = import_module(name)
+        if parent and getattr(import_module(parent), leaf) is not found:
+            hidden.append(name)
+    assert hidden == []
 
 
 def test_files_are_short() -> None:

@@ -19,9 +19,9 @@ import numpy as np
 from kdlib.data.errors import DatasetError, check_known
 from kdlib.data.generated import data_folder, licence_of_generated, locate
 from kdlib.data.layout import CategoryImages
+from kdlib.data.layouts import LAYOUTS, recognise
 from kdlib.data.listing import contents
 from kdlib.data.reading import WHITE, open_image, open_mask, resize_image, resize_mask, to_rgb
-from kdlib.data.recognise import LAYOUTS, recognise
 from kdlib.data.records import ImageSet, Item, Splits, join
 from kdlib.data.samples import Sample
 

@@ -34,11 +34,11 @@ class Generated:
 
 
 @cache
-def generated(name: str) -> Generated | None:
+def offered(name: str) -> Generated | None:
     """The set that a package offers under this name."""
     for entry in entry_points(group="kdlib.data", name=name):
-        offered: Generated = entry.load()
-        return offered
+        found: Generated = entry.load()
+        return found
     return None
 
 
@@ -65,8 +65,8 @@ def locate(root: str | Path, categories: Sequence[str] | None = None) -> Path:
     Raises:
         DatasetError: The name means a generated set and a folder of images here.
     """
-    offered = generated(root) if isinstance(root, str) else None
-    if offered is None:
+    wanted = offered(root) if isinstance(root, str) else None
+    if wanted is None:
         return Path(root)
     folder, here = data_folder() / root, Path(root)
     if here.resolve() != folder.resolve() and has_images(here):
@@ -75,16 +75,16 @@ def locate(root: str | Path, categories: Sequence[str] | None = None) -> Path:
             f"({here.resolve()}). Give './{root}' or Path({root!r}) for the folder; for the set that kdlib makes, "
             f"rename the folder or work from another one."
         )
-    offered.make(folder, categories)
+    wanted.make(folder, categories)
     return folder
 
 
 def licence_of_generated(folder: Path) -> str:
     """The licence of a generated set that lies in the data folder, empty for any other."""
     for name in names():
-        offered = generated(name)
-        if offered and folder.resolve().is_relative_to((data_folder() / name).resolve()):
-            return offered.licence
+        known = offered(name)
+        if known and folder.resolve().is_relative_to((data_folder() / name).resolve()):
+            return known.licence
     return ""
 
 

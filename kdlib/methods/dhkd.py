@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
-from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet, parameters_of
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
 from kdlib.layers.flow import ConvFlow, Coupling, negative_log_likelihood, positions
 from kdlib.layers.noise import with_noise
 from kdlib.layers.spectral import DualDomain, Frequency
@@ -187,7 +187,7 @@ class DHKD(Distiller):
         yield replace(
             student,
             name="flow teacher",
-            parameters=parameters_of(self.flows),
+            parameters=_trainable(self.flows),
             loss=self.likelihood_loss,
             steps=max(1, round(self.config.teacher_steps * student.steps)),
         )
@@ -210,7 +210,7 @@ class DHKD(Distiller):
         return torch.optim.Adam(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
 
     def student_parameters(self) -> list[nn.Parameter]:
-        return parameters_of(self.students)
+        return _trainable(self.students)
 
     def _levels(self, x: Tensor, teacher: Sequence[Tensor] | None) -> list[Tensor]:
         first, *others = self.teach(x, teacher)
@@ -223,6 +223,11 @@ class DHKD(Distiller):
         seen = zip(latents, self.students, features, strict=True)
         distances = [(z - student(f)).pow(2).mean(1, keepdim=True) for (z, _), student, f in seen]
         return distances + [negative_log_likelihood(*latent)[:, None] for latent in latents]
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that can take a gradient; some libraries keep whole numbers as parameters."""
+    return [p for p in module.parameters() if p.is_floating_point()]
 
 
 PRESETS = {

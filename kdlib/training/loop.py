@@ -21,6 +21,7 @@ from kdlib.data import ImageSet
 from kdlib.files import alone
 from kdlib.randomness import Salt, mix, seeded
 from kdlib.runtime import Runtime, agreed, choose, processes, synchronise
+from kdlib.training.checks import check_sets
 from kdlib.training.history import History
 from kdlib.training.loader import TrainingImages
 from kdlib.training.state import RunState, from_json, recorded, run_key, to_json
@@ -67,11 +68,7 @@ def fit(
             `state` is damaged, in use, or belongs to another run.
         OSError: If a disc is full.
     """
-    _check(images, "training images")
-    if held_out is not None:
-        _check(held_out, "held-out images", size=images.size)
-    if auxiliary is not None and (not len(auxiliary) or auxiliary.size != images.size):
-        raise ValueError(f"auxiliary is {auxiliary}; expected some images of {images.size[0]} x {images.size[1]} px")
+    check_sets(images, held_out, auxiliary)
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False)
     if state is not None and precision == "auto":
@@ -147,14 +144,14 @@ class _Trainer:
         schedule = phase.scheduler(optimiser) if phase.scheduler else None
         scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
         first = self._resume(index, optimiser, schedule, scaler)
-        losses_of = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
+        step_losses = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
         batches = self.loader.training(phase, range(first, phase.steps), self.seed, index)
         bar = tqdm(total=phase.steps, initial=first, desc=phase.name, disable=not self.loader.progress, leave=False)
         for step, batch in enumerate(batches, first):
             self._mode(phase)
             with seeded(self._step_seed(index, step), self.runtime.device):
                 with self.runtime.autocast():
-                    named: Losses = losses_of(batch)
+                    named: Losses = step_losses(batch)
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(named["total"]).backward()
                 if phase.clip is not None:
@@ -219,8 +216,8 @@ class _Trainer:
     ) -> None:
         due = time.perf_counter() - self._saved > self.save_every
         if self.state and due and self.accelerator.is_main_process:
-            extra = self._past() | {"schedule": to_json(schedule.state_dict()) if schedule else None}
-            extra["scaler"] = to_json(scaler.state_dict())
+            kept = to_json(schedule.state_dict()) if schedule else None
+            extra = {**self._past(), "schedule": kept, "scaler": to_json(scaler.state_dict())}
             self.state.save(index, step, self.model, optimiser, extra, self.history.rows)
             self._saved = time.perf_counter()
 
@@ -242,12 +239,3 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         return self.phase_loss(batch)
-
-
-def _check(images: ImageSet, name: str, size: tuple[int, int] | None = None) -> None:
-    if not len(images):
-        raise ValueError(f"there are no {name}; expected at least one normal image")
-    if images.labels.any():
-        raise ValueError(f"{int(images.labels.sum())} {name} are anomalous; fit() takes normal images only")
-    if size and images.size != size:
-        raise ValueError(f"{name} are {images.size} px, training images {size}; load both at one size")

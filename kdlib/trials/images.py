@@ -9,14 +9,14 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from kdlib import data
-from kdlib.data.generated import generated
+from kdlib.data.generated import offered
 from kdlib.data.records import Splits
 from kdlib.runtime import processes
 
 
 def normalised(root: str) -> str:
     """The place of a data set in one spelling, `x` and `x/` alike; names of rendered sets stay."""
-    return root if generated(root) else str(Path(root).expanduser().resolve())
+    return root if offered(root) else str(Path(root).expanduser().resolve())
 
 
 def load(root: str, categories: list[str] | None, *, layout: str = "auto", size: int) -> Splits:
