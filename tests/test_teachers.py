@@ -92,7 +92,7 @@ def test_unknown_names_and_levels() -> None:
     with pytest.raises(ValueError, match=r"no level at stride \[3\]; it has \[2, 4, 8, 16, 32\]"):
         teachers.teacher("resnet18", strides=(3, 8), weights="random")
     with pytest.raises(
-        ValueError, match=r"no level at stride \[4, 8\]; it has \[16\] only: .*12 blocks, like \w+=\(3, 6, 9\)"
+        ValueError, match=r"no level at stride \[4, 8\]; it has \[16\] only: .*12 blocks .*, like blocks=\(3, 6, 9\)"
     ):
         teachers.teacher("vit_tiny_patch16_224", weights="random")
 
@@ -138,6 +138,12 @@ def test_blocks_of_a_transformer_are_levels() -> None:
     assert torch.equal(features[0], whole[0]) and torch.equal(features[1], whole[1])
     student = teachers.student_like(vit)
     assert student.strides == vit.strides and student.fingerprint() != vit.fingerprint()
+
+
+def test_levels_that_timm_lists_but_does_not_give_are_not_offered() -> None:
+    with pytest.raises(ValueError, match=r"no level at stride \[2\]; it has \[4, 8, 16, 32\]"):
+        teachers.teacher("tresnet_m", (2, 4), "random")
+    assert teachers.teacher("tresnet_m", weights="random", blocks=(1, 2)).strides == (4, 8)
 
 
 def test_blocks_of_other_networks_are_their_stages() -> None:

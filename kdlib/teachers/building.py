@@ -11,7 +11,7 @@ import timm
 from torch import nn
 
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
-from kdlib.teachers.network import create, positions, seeded
+from kdlib.teachers.network import create, level_indices, seeded
 from kdlib.teachers.pyramid import Pyramid, Teacher
 from kdlib.teachers.several import Several
 from kdlib.teachers.weights import RANDOM_SEED, Weights, load_into, resolve
@@ -36,7 +36,7 @@ def teacher(
             networks one for all, or one for each with `+` between them.
         blocks: Levels wanted where strides do not tell them apart: the output of these blocks, counted from 1, of a
             vision transformer, or of these stages of another network. Replaces `strides`.
-        neighbourhood: An odd number of positions over which every feature is averaged in height and width, as
+        neighbourhood: An odd number of level_indices over which every feature is averaged in height and width, as
             PatchCore does (Roth et al., CVPR 2022): what is left is texture that a student can predict.
 
     Raises:
@@ -47,7 +47,7 @@ def teacher(
     names = [full_name(part.strip()) for part in name.split(JOIN)]
     members = []
     for each, source in zip(names, _weights_of_each(names, weights), strict=True):
-        members.append(_one(each, positions(each, strides, blocks), source, neighbourhood))
+        members.append(_one(each, level_indices(each, strides, blocks), source, neighbourhood))
     return members[0] if len(members) == 1 else Several(members)
 
 

@@ -34,10 +34,12 @@ class Outline:
     Attributes:
         strides: Stride of every level that timm offers, in the network's order: blocks of a vision transformer,
             stages of other networks.
+        indices: timm's index of each of these levels; it counts some that no module gives, as in TResNet.
         options: What timm must be given to build it for images of many sizes.
     """
 
     strides: tuple[int, ...]
+    indices: tuple[int, ...]
     options: dict[str, Any]
 
 
@@ -56,41 +58,46 @@ def outline(name: str) -> Outline:
         except Exception as error:  # whatever a constructor raises for an option, or a family without levels
             reason = error
         else:
-            return Outline(strides=tuple(level["reduction"] for level in net.feature_info.info), options=options)
+            levels = [(i, info["reduction"]) for i, info in enumerate(net.feature_info.info) if info["module"]]
+            indices, strides = zip(*levels, strict=True)
+            return Outline(strides=strides, indices=indices, options=options)
     raise ValueError(
         f"timm gives no feature levels for '{name}' ({_first_line(reason)}); choose another network, such as a ResNet, "
         "an EfficientNet, a ConvNeXt or a ViT"
     ) from reason
 
 
-def positions(name: str, strides: Sequence[int], blocks: Sequence[int] | None) -> tuple[int, ...]:
-    """Positions, among all levels that timm offers, of those with these strides, or of these blocks counted from 1.
+def level_indices(name: str, strides: Sequence[int], blocks: Sequence[int] | None) -> tuple[int, ...]:
+    """Indices in timm of the levels with these strides, or of these blocks counted from 1.
 
     Of several levels with one stride the last is taken.
 
     Raises:
         ValueError: If there is no such level, or the levels are not named in the network's order, each once.
     """
-    offered = outline(name).strides
+    offered, indices = outline(name).strides, outline(name).indices
     what, wanted = ("strides", strides) if blocks is None else ("blocks", blocks)
     if not wanted or any(b <= a for a, b in pairwise(wanted)):
         raise ValueError(f"{what} are {tuple(wanted)}; expected each once and in rising order, like (4, 8, 16)")
     if blocks is not None:
         if min(blocks) < 1 or max(blocks) > len(offered):
             raise ValueError(f"'{name}' has blocks 1 to {len(offered)}, counted from 1; got {tuple(blocks)}")
-        return tuple(block - 1 for block in blocks)
+        return tuple(indices[block - 1] for block in blocks)
     if missing := [s for s in strides if s not in offered]:
         advice = ""
         if len(set(offered)) == 1:
-            third = max(1, len(offered) // 4)
-            advice = f" only: choose among its {len(offered)} blocks, like blocks={(third, 2 * third, 3 * third)}"
+            apart = max(1, len(offered) // 4)
+            advice = (
+                f" only: choose among its {len(offered)} blocks (teacher_blocks in a configuration), like "
+                f"blocks={(apart, 2 * apart, 3 * apart)}"
+            )
         raise ValueError(f"'{name}' has no level at stride {missing}; it has {sorted(set(offered))}{advice}")
-    last_of = {stride: i for i, stride in enumerate(offered)}
+    last_of = dict(zip(offered, indices, strict=True))
     return tuple(last_of[s] for s in strides)
 
 
 def create(name: str, levels: Sequence[int], pretrained: bool = False) -> nn.Module:
-    """A network that gives the levels at these positions; its weights come from torch's current seed, or the hub."""
+    """A network that gives the levels of these indices; its weights come from torch's current seed, or the hub."""
     options = outline(name).options
     net: nn.Module = timm.create_model(name, features_only=True, out_indices=levels, pretrained=pretrained, **options)
     _drop_unused_stages(net)

@@ -38,7 +38,7 @@ class Style:
 
 
 def style(name: str, net: Any, levels: Sequence[int]) -> Style:
-    """The style of a network that gives the levels at these positions.
+    """The style of a network that gives the levels of these indices.
 
     Blocks are read from the modules. Whether features can be negative shows a small image of noise: the same in every
     process, and torch's generator is left alone. A network without numbers, on the device `meta`, is probed as a copy

@@ -58,7 +58,7 @@ class Pyramid(Teacher):
     """One network.
 
     Attributes:
-        levels: Positions of the levels among all that timm offers.
+        levels: timm's indices of the levels.
         neighbourhood: Every feature is the mean over this many positions in height and width; 1 leaves it alone.
     """
 
