@@ -95,7 +95,7 @@ def bench(
     runtime = choose(device, precision)
     plain_runtime = replace(runtime, precision="fp32", channels_last=False)
     images = RandomImages(batch, size)
-    image = torch.stack([images[i]["image"] for i in range(batch)])
+    image = torch.stack([images.pixels(i) for i in range(batch)]) / 255
     model, plain = _build(recipe, runtime), _build(recipe, plain_runtime)
     steps = training_steps(model, images, runtime)
     train = _in_turn(steps, training_steps(plain, images, plain_runtime, as_published=True), runtime, rounds)
