@@ -32,8 +32,9 @@ MAY_USE = {
     "data": {"files"},
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},
+    "lettering": set(),
     "png": set(),
-    "viz": GROUND | {"png", "data", "scoring", "training"},
+    "viz": GROUND | {"lettering", "png", "data", "scoring", "training"},
     "trials": MODELS | {"methods", "data", "training", "scoring", "viz"},
     "session": GROUND | {"teachers"},
 }
