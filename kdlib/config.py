@@ -26,9 +26,11 @@ class DistillerConfig:
     """What every method has; defaults are the ones most papers share.
 
     Attributes:
-        backbone: timm name of the teacher.
+        backbone: timm name of the teacher; several names with `+` between them teach as one.
         weights: `auto`, `hub`, `random` or a file; see `kdlib.teachers.teacher`.
         strides: Levels of the pyramid, in pixels.
+        teacher_blocks: Levels by number, counted from 1, where strides do not tell them apart: blocks of a vision
+            transformer, like (3, 6, 9). Replaces `strides` where set.
         neighbourhood: Positions over which the teacher's features are averaged; 1, as in the papers, leaves them alone.
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces `epochs` where set.
@@ -44,6 +46,7 @@ class DistillerConfig:
     backbone: str = DEFAULT_BACKBONE
     weights: str = "auto"
     strides: tuple[int, ...] = (4, 8, 16)
+    teacher_blocks: tuple[int, ...] | None = None
     neighbourhood: int = 1
     epochs: int = 100
     steps: int | None = None

@@ -145,7 +145,11 @@ class Distiller(nn.Module):
         super().__init__()
         self.config = config
         self.teacher = teachers.teacher(
-            config.backbone, config.strides, config.weights, neighbourhood=config.neighbourhood
+            config.backbone,
+            config.strides,
+            config.weights,
+            blocks=config.teacher_blocks,
+            neighbourhood=config.neighbourhood,
         )
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:

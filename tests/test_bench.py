@@ -11,10 +11,11 @@ from torch import Tensor
 
 from kdlib.contract import Batch, Distiller
 from kdlib.runtime import Runtime
+from kdlib.training.loader import TrainingImages
 from kdlib.trials import speed, steps
 
 CPU = Runtime(device=torch.device("cpu"))
-IMAGE = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+IMAGES = steps.RandomImages(4, 64)
 
 
 def state(model: Distiller) -> dict[str, Tensor]:
@@ -27,7 +28,7 @@ def changed(model: Distiller, before: dict[str, Tensor]) -> set[str]:
 
 def test_every_phase_has_a_step_that_trains_what_the_phase_trains() -> None:
     model = tiny.build("dhkd", teacher_steps=3.0)
-    first, second = steps.training_steps(model, IMAGE, CPU)
+    first, second = steps.training_steps(model, IMAGES, CPU)
     assert (first.share, second.share) == (0.75, 0.25)
     for step, part in ((first, "flows"), (second, "students")):
         before = state(model)
@@ -38,7 +39,7 @@ def test_every_phase_has_a_step_that_trains_what_the_phase_trains() -> None:
 @pytest.mark.parametrize("as_published", [True, False])
 def test_the_teacher_runs_in_every_step_of_the_published_loop(as_published: bool) -> None:
     model = tiny.build("stpm")
-    (step,) = steps.training_steps(model, IMAGE, CPU, as_published=as_published)
+    (step,) = steps.training_steps(model, IMAGES, CPU, as_published=as_published)
     calls: list[object] = []
     model.teacher.register_forward_hook(lambda *arguments: calls.append(arguments))
     step.take()
@@ -47,7 +48,7 @@ def test_the_teacher_runs_in_every_step_of_the_published_loop(as_published: bool
 
 def test_a_phase_gets_the_views_and_images_that_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.build("stpm")
-    (phase,) = model.phases(steps.OneBatch(steps.random_batch(IMAGE)))
+    (phase,) = model.phases(TrainingImages(model.teacher, IMAGES, 4, CPU))
     batches: list[Batch] = []
 
     def loss(batch: Batch) -> dict[str, Tensor]:
@@ -57,14 +58,14 @@ def test_a_phase_gets_the_views_and_images_that_it_asks_for(monkeypatch: pytest.
     def view(image: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return {"noisy": image + torch.rand(image.shape, generator=generator)}
 
-    asking = replace(phase, loss=loss, view=view, auxiliary=2, exemplars=6)
+    asking = replace(phase, loss=loss, view=view, auxiliary=2, exemplars=3)
     monkeypatch.setattr(model, "phases", lambda images: iter([asking]))
-    (step,) = steps.training_steps(model, IMAGE, CPU)
-    step.take(), step.take()
-    one, other = batches
-    assert one.views["noisy"].shape == IMAGE.shape and not torch.equal(one.views["noisy"], other.views["noisy"])
+    (step,) = steps.training_steps(model, IMAGES, CPU)
+    step.take()
+    (one,) = batches
+    assert one.views["noisy"].shape == (4, 3, 64, 64) and sorted(one.category.tolist()) == [0, 1, 2, 3]
     assert one.auxiliary is not None and len(one.auxiliary) == 2
-    assert one.exemplars is not None and len(one.exemplars.image) == 6
+    assert one.exemplars is not None and len(one.exemplars.image) == 3
 
 
 def test_rates_are_those_of_the_mean_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,13 +234,13 @@ from pathlib import Path
 import torch
 from kdlib.runtime import processes
 from kdlib import cli
-from kdlib.trials import experiment
-plain = experiment.fit
+from kdlib.trials import runner
+plain = runner.fit
 def fit(model, *args, **options):
     history = plain(model, *args, **options)
     torch.save(model.state_dict(), Path(sys.argv[1]) / f"rank{processes().process_index}.pth")
     return history
-experiment.fit = fit
+runner.fit = fit
 cli.app(sys.argv[2:])
 """
 

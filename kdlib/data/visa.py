@@ -18,9 +18,9 @@ from pathlib import Path
 from kdlib.data.errors import DatasetError
 from kdlib.data.layout import CategoryImages, Layout, normal_folders
 from kdlib.data.listing import child
-from kdlib.data.lists import Entry, csv_at, read_csv, read_meta, why_no_meta
 from kdlib.data.mvtec import collect_mvtec, find_mvtec
 from kdlib.data.samples import Sample
+from kdlib.data.visa_lists import Entry, csv_at, read_csv, read_meta, why_no_meta
 
 VISA_CATEGORIES = frozenset({
     "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4",

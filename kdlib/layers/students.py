@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdlib.layers.bottleneck import OneClassBottleneck
 from kdlib.layers.decoder import PyramidDecoder
 from kdlib.layers.necks import Through
-from kdlib.teachers import Pyramid, Teacher
+from kdlib.teachers import Teacher
 
 Features = list[Tensor]
 Named = dict[str, Tensor]
@@ -86,14 +86,20 @@ class ReverseStudent(nn.Module):
 
     def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
         """The embedding [B, C, h, w] that enters the neck."""
-        self._check_size(x)
+        self._check_sizes(x, t)
         return self.bottleneck(t)
 
-    def _check_size(self, x: Tensor) -> None:
+    def _check_sizes(self, x: Tensor, t: Sequence[Tensor]) -> None:
         if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
             raise ValueError(
                 f"images are {x.shape[-2]} x {x.shape[-1]} px; height and width must be multiples of {self.multiple} "
                 "because the decoder doubles sizes. Choose such a size."
+            )
+        sizes = [tuple(f.shape[-2:]) for f in t]
+        if any((h, w) != (2 * next_h, 2 * next_w) for (h, w), (next_h, next_w) in pairwise(sizes)):
+            raise ValueError(
+                f"the teacher gives maps of {sizes} positions, which do not halve from level to level; a student in "
+                "reverse needs maps that do: choose another network, such as a ResNet"
             )
 
 
@@ -105,7 +111,7 @@ class ForwardStudent(nn.Module):
         neck: Makes the neck for that many channels of the last level.
     """
 
-    def __init__(self, network: Pyramid, neck: Callable[[int], nn.Module] = Through) -> None:
+    def __init__(self, network: Teacher, neck: Callable[[int], nn.Module] = Through) -> None:
         super().__init__()
         self.network = network
         self.neck = neck(network.channels[-1])

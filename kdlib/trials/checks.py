@@ -7,29 +7,19 @@ from collections.abc import Sequence
 import torch
 
 from kdlib import methods
-from kdlib.data import DatasetError
 from kdlib.runtime import processes
-from kdlib.trials import images
-from kdlib.trials.names import printable
 from kdlib.trials.trial import Recipe, Trial
 
 
-def check(trials: Sequence[Trial], *, calibrated: bool) -> None:
+def check(trials: Sequence[Trial]) -> None:
     """Builds every method once and reads every image once.
 
     Args:
         trials: What is to be trained.
-        calibrated: A threshold is wanted, for which some normal images must be left.
 
     Raises:
-        ValueError: If a method does not work at this size, a file is damaged, or there are too few images.
+        ValueError: If a method does not work at this size, or a file is damaged.
     """
-    for trial in trials:
-        if calibrated and not len(trial.splits.calib):
-            raise DatasetError(
-                f"{printable(', '.join(trial.categories))}: there is one normal image, for training, and none for the "
-                "threshold; expected two or more. Add normal images."
-            )
     checked: list[tuple[Recipe, tuple[int, int]]] = []
     for trial in trials:
         network = (trial.recipe, trial.splits.train.size)
@@ -42,7 +32,7 @@ def check(trials: Sequence[Trial], *, calibrated: bool) -> None:
     for trial in trials:
         for category in trial.categories:
             if category not in seen:
-                images.check(trial.splits.of(category))
+                trial.splits.of(category).check()
                 seen.add(category)
 
 

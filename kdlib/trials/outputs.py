@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from kdlib import viz
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
+from kdlib.files import write_beside
 from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.evaluation import Result, evaluate
@@ -24,6 +24,8 @@ from kdlib.trials.trial import Trial
 
 TRIALS, MODELS, TABLE, SETTINGS = "trials", "models", "metrics.csv", "settings.json"
 """What a results folder holds besides a folder of example maps for each category."""
+
+_EXAMPLES = 6
 
 
 class Outputs:
@@ -43,6 +45,16 @@ class Outputs:
         save(detector, self.out / MODELS / folder_name(f"{_plain(trial.recipe.method)}-{part}-seed{trial.seed}"))
         return detector
 
+    def evaluated(self, trial: Trial, detector: Detector, images: ImageSet) -> Result:
+        """Evaluates a detector; of the maps, only those of the examples are kept."""
+        return evaluate(
+            detector,
+            images,
+            keep=viz.examples(images.samples, _EXAMPLES),
+            device=trial.device,
+            precision=trial.precision,
+        )
+
     def columns(self, trial: Trial, detector: Detector, images: ImageSet, result: Result | None) -> dict[str, Any]:
         """What a row says about a detector; `result` is its evaluation on the images, `None` where there are none."""
         runtime = choose(trial.device, trial.precision)
@@ -57,10 +69,8 @@ class Outputs:
         }
 
     def examples(self, trial: Trial, detector: Detector, category: str, images: ImageSet, result: Result) -> None:
-        """Draws some test images with their maps into a folder of the category's name."""
-        shown = images.subset(viz.examples(result.samples, 6))
-        drawn = evaluate(detector.model, shown, device=trial.device, precision=trial.precision)
-        figure = viz.gallery(drawn, shown, detector, chosen=range(len(shown)))
+        """Draws the test images whose maps were kept into a folder of the category's name."""
+        figure = viz.gallery(result, images, detector, chosen=viz.examples(images.samples, _EXAMPLES))
         folder = self.out / folder_name(category, reserved=(TRIALS, MODELS, TABLE, SETTINGS))
         _save(figure, folder / f"{_plain(trial.recipe.method)}-seed{trial.seed}.png")
 
@@ -74,11 +84,7 @@ def _share(decisions: NDArray[np.bool_]) -> float:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(beside, format="png", dpi=110)
-        os.replace(beside, path)
+        write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=110))
     finally:
-        beside.unlink(missing_ok=True)
         plt.close(figure)

@@ -82,7 +82,7 @@ def run(
     splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size)
     store = Store(out / TABLE, out / TRIALS, COLUMNS)
     trials = _trials(settings, recipes, list(dict.fromkeys(seeds)), splits)
-    checks.check([trial for trial in trials if not store.done(trial)], calibrated=True)
+    checks.check([trial for trial in trials if not store.done(trial)])
     _same_settings(out / SETTINGS, store, settings, splits.categories)
     return carry_out(trials, store, report, Outputs(out))
 

@@ -100,7 +100,9 @@ def measured(trial: Trial, model: Distiller, history: History, seconds: float) -
     rows = []
     for category in trial.categories:
         images = trial.splits.test.of(category)
-        result = _evaluated(trial, model, category) if len(images) else None
+        result = None
+        if len(images):
+            result = evaluate(model, images, device=trial.device, precision=trial.precision)
         rows.append(_row(trial, model, history, category, result) | {"train_seconds": seconds})
     return rows
 
@@ -110,16 +112,12 @@ def _with_outputs(trial: Trial, model: Distiller, history: History, outputs: Out
     rows = []
     for category in trial.categories:
         images = trial.splits.test.of(category)
-        result = _evaluated(trial, detector.model, category) if len(images) else None
+        result = outputs.evaluated(trial, detector, images) if len(images) else None
         row = _row(trial, model, history, category, result)
         rows.append(row | outputs.columns(trial, detector, images, result))
         if result is not None:
             outputs.examples(trial, detector, category, images, result)
     return rows
-
-
-def _evaluated(trial: Trial, model: Distiller, category: str) -> Result:
-    return evaluate(model, trial.splits.test.of(category), device=trial.device, precision=trial.precision)
 
 
 def _row(trial: Trial, model: Distiller, history: History, category: str, result: Result | None) -> Row:

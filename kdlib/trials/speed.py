@@ -15,7 +15,7 @@ from torch import Tensor
 from kdlib import methods
 from kdlib.contract import Distiller
 from kdlib.runtime import Runtime, call_seconds, choose
-from kdlib.trials.steps import Step, teacher_features, training_steps
+from kdlib.trials.steps import RandomImages, Step, training_steps
 from kdlib.trials.trial import Recipe
 
 
@@ -94,16 +94,17 @@ def bench(
     recipe, other_recipe = _recipe(name, options), _recipe(against or name, options)
     runtime = choose(device, precision)
     plain_runtime = replace(runtime, precision="fp32", channels_last=False)
-    image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = RandomImages(batch, size)
+    image = torch.stack([images[i]["image"] for i in range(batch)])
     model, plain = _build(recipe, runtime), _build(recipe, plain_runtime)
-    steps = training_steps(model, image, runtime)
-    train = _in_turn(steps, training_steps(plain, image, plain_runtime, as_published=True), runtime, rounds)
+    steps = training_steps(model, images, runtime)
+    train = _in_turn(steps, training_steps(plain, images, plain_runtime, as_published=True), runtime, rounds)
     step_ratio = None
     if against:
-        other_steps = training_steps(_build(other_recipe, runtime), image, runtime)
+        other_steps = training_steps(_build(other_recipe, runtime), images, runtime)
         step_ratio = _ratio(*_in_turn(steps, other_steps, runtime, 4 * rounds))
     score = _in_turn([_scoring(model, image, runtime)], [_scoring(plain, image, plain_runtime)], runtime, rounds)
-    teacher = partial(teacher_features, model, runtime.images(image), runtime)
+    teacher = partial(_teacher_features, model, runtime.images(image), runtime)
     return Speed(
         method=name,
         backbone=model.teacher.name,
@@ -155,6 +156,11 @@ def _build(recipe: Recipe, runtime: Runtime) -> Distiller:
     model = methods.build(recipe.method, **recipe.options)
     runtime.prepare(model)
     return model
+
+
+def _teacher_features(model: Distiller, x: Tensor, runtime: Runtime) -> list[Tensor]:
+    with torch.no_grad(), runtime.autocast():
+        return list(model.teacher(x))
 
 
 def _scoring(model: Distiller, image: Tensor, runtime: Runtime) -> Step:

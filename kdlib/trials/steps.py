@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdlib.contract import Batch, Distiller, Phase, TrainingSet
+from kdlib.contract import Batch, Distiller, Phase
+from kdlib.data import ImageSet, Sample
 from kdlib.runtime import Runtime
+from kdlib.training.loader import TrainingImages, first_batches
 
 CATEGORIES = ("a", "b", "c", "d", "e")
 
@@ -27,53 +30,30 @@ class Step:
     share: float = 1.0
 
 
-@dataclass
-class OneBatch:
-    """All there is to train on, for methods that look at the training images before and between phases."""
+class RandomImages(ImageSet):
+    """Square images of noise that are in no file, of all categories in turn."""
 
-    batch: Batch
-    categories: tuple[str, ...] = CATEGORIES
+    def __init__(self, count: int, size: int) -> None:
+        samples = [Sample(path=Path(f"{i}.png"), category=CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
+        super().__init__(samples, categories=CATEGORIES, size=(size, size))
 
-    @property
-    def held_out(self) -> TrainingSet:
-        return self
-
-    def __len__(self) -> int:
-        return len(self.batch.image)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield self.batch
+    def pixels(self, index: int) -> Tensor:
+        """Pixels uint8 [3, H, W] of the image at this position."""
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(0, 256, (3, *self.size), generator=generator, dtype=torch.uint8)
 
 
-def training_steps(model: Distiller, image: Tensor, runtime: Runtime, *, as_published: bool = False) -> list[Step]:
-    """A step of each phase on images [B, 3, H, W].
+def training_steps(model: Distiller, images: ImageSet, runtime: Runtime, *, as_published: bool = False) -> list[Step]:
+    """A step of each phase, with all images in one batch.
 
-    As `fit` does, on a CPU the teacher's features are computed once. As published code does, they are computed in every
-    step, and the optimiser is PyTorch's default.
+    As published code does, the teacher runs in every step and the optimiser is PyTorch's default; else as in `fit`.
     """
-    x = runtime.images(image)
+    cache = False if as_published else None
+    loader = TrainingImages(model.teacher, images, len(images), runtime, auxiliary=images, cache=cache)
     with runtime.autocast():
-        phases = list(model.phases(OneBatch(random_batch(x))))
-    steps = sum(phase.steps for phase in phases)
-    taken = []
-    for phase in phases:
-        cached = None
-        if phase.teacher_fixed and runtime.device.type == "cpu" and not as_published:
-            cached = teacher_features(model, x, runtime)
-        take = _step(model, phase, random_batch(x, cached), runtime, as_published)
-        taken.append(Step(take, phase.steps / steps))
-    return taken
-
-
-def teacher_features(model: Distiller, x: Tensor, runtime: Runtime) -> list[Tensor]:
-    """The teacher's features [B, C, h, w] per level."""
-    with torch.no_grad(), runtime.autocast():
-        return list(model.teacher(x))
-
-
-def random_batch(x: Tensor, teacher: list[Tensor] | None = None) -> Batch:
-    """The images as a batch that shows all categories."""
-    return Batch(image=x, category=torch.arange(len(x), device=x.device) % len(CATEGORIES), teacher=teacher)
+        pairs = list(first_batches(model, loader))
+    steps = sum(phase.steps for phase, _ in pairs)
+    return [Step(_step(model, phase, batch, runtime, as_published), phase.steps / steps) for phase, batch in pairs]
 
 
 def _step(model: Distiller, phase: Phase, batch: Batch, runtime: Runtime, as_published: bool) -> Callable[[], None]:
@@ -81,16 +61,14 @@ def _step(model: Distiller, phase: Phase, batch: Batch, runtime: Runtime, as_pub
     if as_published:
         for group in optimiser.param_groups:
             group["fused"] = False
-    generator = torch.Generator().manual_seed(0)
     trained = {id(p) for p in phase.trained()}
 
     def take() -> None:
         model.train()
         for p in model.parameters():
             p.requires_grad_(id(p) in trained)
-        seen = _completed(batch, phase, generator)
         with runtime.autocast():
-            total = phase.loss(seen)["total"]
+            total = phase.loss(batch)["total"]
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         if phase.clip is not None:
@@ -98,20 +76,3 @@ def _step(model: Distiller, phase: Phase, batch: Batch, runtime: Runtime, as_pub
         optimiser.step()
 
     return take
-
-
-def _completed(batch: Batch, phase: Phase, generator: torch.Generator) -> Batch:
-    """The batch with what else the phase asks for, made of the same images."""
-    if phase.view is not None:
-        views = [phase.view(image, generator) for image in batch.image.cpu()]
-        stacked = {name: torch.stack([view[name] for view in views]).to(batch.image.device) for name in views[0]}
-        batch = replace(batch, views=stacked)
-    if phase.auxiliary:
-        batch = replace(batch, auxiliary=_repeated(batch.image, phase.auxiliary))
-    if phase.exemplars:
-        batch = replace(batch, exemplars=random_batch(_repeated(batch.image, phase.exemplars)))
-    return batch
-
-
-def _repeated(images: Tensor, count: int) -> Tensor:
-    return images[torch.arange(count, device=images.device) % len(images)]

@@ -44,7 +44,7 @@ def run(
     for seed in dict.fromkeys(seeds):
         for recipe in recipes:
             trials += _trials(recipe, seed, fewer.get(recipe.classes, splits), prints)
-    checks.check([trial for trial in trials if not store.done(trial)], calibrated=False)
+    checks.check([trial for trial in trials if not store.done(trial)])
     carry_out(trials, store, report)
     return store.path
 

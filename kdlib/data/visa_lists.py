@@ -1,4 +1,4 @@
-"""Lists of images in files: VisA's 1cls.csv and the meta.json of many projects. Every damaged line is named."""
+"""Lists of images in files, for the layout visa: 1cls.csv and meta.json. Every damaged line is named."""
 
 from __future__ import annotations
 

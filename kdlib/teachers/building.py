@@ -1,0 +1,100 @@
+"""Building teachers, students like them, and whole classifiers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import timm
+from torch import nn
+
+from kdlib.teachers.names import DEFAULT, JOIN, full_name
+from kdlib.teachers.network import create, positions, seeded
+from kdlib.teachers.pyramid import Pyramid, Teacher
+from kdlib.teachers.several import Several
+from kdlib.teachers.weights import RANDOM_SEED, Weights, load_into, resolve
+
+
+def teacher(
+    name: str = DEFAULT,
+    strides: Sequence[int] = (4, 8, 16),
+    weights: str | Path = "auto",
+    *,
+    blocks: Sequence[int] | None = None,
+    neighbourhood: int = 1,
+) -> Teacher:
+    """A frozen, pretrained network that gives levels of features, or several networks as one.
+
+    Args:
+        name: timm name. A bare ResNet name means torchvision's weights (`tv_in1k`), as in the papers. Names with `+`
+            between them, such as `resnet18+resnet34`, teach as one; see `kdlib.teachers.Several`.
+        strides: Levels wanted, as strides in pixels, in rising order.
+        weights: `auto` (installed package, then local cache; the hub only if `KDLIB_DOWNLOAD=1`; else seeded
+            random, with a warning), `hub` (download allowed), `random`, or a `.safetensors` / `.pth` file. For several
+            networks one for all, or one for each with `+` between them.
+        blocks: Levels wanted where strides do not tell them apart: the output of these blocks, counted from 1, of a
+            vision transformer, or of these stages of another network. Replaces `strides`.
+        neighbourhood: An odd number of positions over which every feature is averaged in height and width, as
+            PatchCore does (Roth et al., CVPR 2022): what is left is texture that a student can predict.
+
+    Raises:
+        ValueError: If a network, stride or block is unknown, a weights file does not fit, or the neighbourhood is even.
+    """
+    if neighbourhood < 1 or neighbourhood % 2 == 0:
+        raise ValueError(f"neighbourhood is {neighbourhood}; expected an odd number: 1, 3, 5, ...")
+    names = [full_name(part.strip()) for part in name.split(JOIN)]
+    members = []
+    for each, source in zip(names, _weights_of_each(names, weights), strict=True):
+        members.append(_one(each, positions(each, strides, blocks), source, neighbourhood))
+    return members[0] if len(members) == 1 else Several(members)
+
+
+def student_like(teacher: Teacher, init: Literal["random", "pretrained"] = "random") -> Teacher:
+    """A trainable teacher of the same architecture, `random` from torch's current seed or a `pretrained` copy."""
+    if isinstance(teacher, Several):
+        return Several([student_like(member, init) for member in teacher.networks()])
+    if not isinstance(teacher, Pyramid):
+        raise ValueError(f"'{teacher.name}' is no timm network; expected a teacher made by kdlib.teachers.teacher")
+    net = create(teacher.name, teacher.levels)
+    source = Weights(kind="random", tag="torch's current seed")
+    if init == "pretrained":
+        net.load_state_dict(teacher.net.state_dict())
+        source = teacher.weights
+    return Pyramid(teacher.name, teacher.levels, net, source, frozen=False)
+
+
+def classifier(name: str = DEFAULT, weights: str | Path = "auto") -> nn.Module:
+    """The whole ImageNet classifier with the same weights as `teacher`; expects normalised images."""
+    name = full_name(name)
+    source = resolve(name, weights)
+    net = seeded(lambda pretrained: timm.create_model(name, pretrained=pretrained), name, source)
+    load_into(net, name, source)
+    return net.eval()
+
+
+def _one(name: str, levels: Sequence[int], weights: str | Path, neighbourhood: int) -> Pyramid:
+    source = resolve(name, weights)
+    if source.kind == "random" and weights == "auto":
+        warnings.warn(
+            f"no weights for '{name}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and detects little. "
+            "Pass weights='hub' to download them, or a file.",
+            stacklevel=3,
+        )
+    net = seeded(lambda pretrained: create(name, levels, pretrained), name, source)
+    load_into(net, name, source)
+    return Pyramid(name, levels, net, source, frozen=True, neighbourhood=neighbourhood)
+
+
+def _weights_of_each(names: Sequence[str], weights: str | Path) -> Sequence[str | Path]:
+    """The weights wanted for each network: one for all, or as many as there are networks, with `+` between them."""
+    if len(names) == 1 or weights in ("auto", "hub", "random"):
+        return [weights] * len(names)
+    parts = [part.strip() for part in str(weights).split(JOIN)]
+    if len(parts) != len(names):
+        raise ValueError(
+            f"weights are '{weights}' for the {len(names)} networks {names}; expected 'auto', 'hub', 'random', or one "
+            f"for each with '{JOIN}' between them, like 'first.safetensors+second.safetensors'"
+        )
+    return parts

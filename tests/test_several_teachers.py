@@ -1,0 +1,100 @@
+"""Several networks as one teacher: features side by side, one fingerprint, one cache, students like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from kdlib import teachers
+from kdlib.runtime import Runtime
+from kdlib.teachers import Several
+from kdlib.training.cache import TeacherCache
+
+LITE = "tf_efficientnet_lite0"
+BOTH = f"resnet18+{LITE}"
+
+
+@pytest.fixture
+def both() -> Several:
+    teacher = teachers.teacher(BOTH, weights="random")
+    assert isinstance(teacher, Several)
+    return teacher
+
+
+def test_features_stand_side_by_side_each_network_normalising_for_itself(both: Several) -> None:
+    x = torch.rand(2, 3, 64, 96)
+    alone = [teachers.teacher(name, weights="random")(x) for name in ("resnet18", LITE)]
+    assert both.channels == (64 + 24, 128 + 40, 256 + 112) and both.strides == (4, 8, 16)
+    for joined, *parts in zip(both(x), *alone, strict=True):
+        assert torch.equal(joined, torch.cat(parts, dim=1))
+
+
+def test_it_is_frozen_and_named_like_one(both: Several) -> None:
+    both.train()
+    assert both.frozen and not any(m.training for m in both.modules())
+    assert not any(p.requires_grad for p in both.parameters())
+    assert both.name.startswith(f"resnet18.tv_in1k+{LITE}.")
+    assert str(both.weights) == f"seed {teachers.RANDOM_SEED} (random) + seed {teachers.RANDOM_SEED} (random)"
+
+
+def test_the_fingerprint_is_that_of_all(both: Several) -> None:
+    again = teachers.teacher(BOTH, weights="random")
+    turned = teachers.teacher(f"{LITE}+resnet18", weights="random")
+    assert both.fingerprint() == again.fingerprint() != turned.fingerprint()
+    with torch.no_grad():
+        next(again.networks()[1].parameters()).mul_(2)
+    assert both.fingerprint() != again.fingerprint()
+
+
+def test_its_style_is_enough_for_the_deepest() -> None:
+    style = teachers.teacher(f"resnet34+{LITE}", weights="random").style()
+    assert (style.block, style.wide, style.blocks, style.signed) == ("basic", False, (3, 4, 6), True)
+
+
+def test_its_features_are_cached(both: Several) -> None:
+    images = torch.rand(5, 3, 64, 64)
+    runtime = Runtime(device=torch.device("cpu"))
+    cache = TeacherCache(both, images.split(2), len(images), runtime, progress=False)
+    for stored, fresh in zip(cache[torch.tensor([4, 1])], both(images[[4, 1]]), strict=True):
+        torch.testing.assert_close(stored, fresh)
+
+
+@pytest.mark.parametrize("method", ["rd", "stpm", "snl", "dhkd", "dnpkd", "mean"])
+def test_methods_learn_from_it(method: str, tmp_path: Path) -> None:
+    model = tiny.build(method, backbone=BOTH, weights="random", steps=2)
+    tiny.fit(model, tiny.normal(tmp_path, 4))
+    assert model.eval().anomaly_map(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_a_student_like_it(both: Several) -> None:
+    student, copy = teachers.student_like(both), teachers.student_like(both, "pretrained")
+    x = torch.rand(2, 3, 64, 64)
+    assert all(p.requires_grad for p in student.parameters()) and not student.frozen
+    assert student.fingerprint() != both.fingerprint() == copy.fingerprint()
+    assert all(torch.equal(a, b) for a, b in zip(copy.eval()(x), both(x), strict=True))
+
+
+def test_a_file_for_each(tmp_path: Path) -> None:
+    for name in ("resnet18", LITE):
+        save_file(teachers.classifier(name, "random").state_dict(), tmp_path / f"{name}.safetensors")
+    first, second = (str(tmp_path / f"{name}.safetensors") for name in ("resnet18", LITE))
+    teacher = teachers.teacher(BOTH, weights=f"{first}+{second}")
+    assert str(teacher.weights) == f"resnet18.safetensors (file) + {LITE}.safetensors (file)"
+    with pytest.raises(ValueError, match=r"for the 2 networks .*one for each"):
+        teachers.teacher(BOTH, weights=first)
+
+
+def test_networks_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match=r"at \(4, 8\).*at \(2, 4\).*same strides"):
+        Several([teachers.teacher("resnet18", strides, "random") for strides in ((4, 8), (2, 4))])
+    with pytest.raises(ValueError, match="two or more"):
+        Several([teachers.teacher("resnet18", weights="random")])
+    with pytest.raises(ValueError, match=r"unknown network 'resnet19'"):
+        teachers.teacher("resnet18+resnet19", weights="random")
+    uneven = teachers.teacher("resnet18+test_convnext", (8,), "random")
+    with pytest.raises(ValueError, match=r"maps of 9 x 9 and 8 x 8 .*multiples of 8"):
+        uneven(torch.rand(1, 3, 68, 68))
