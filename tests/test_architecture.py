@@ -33,6 +33,7 @@ MAY_USE = {
     "data": {"files"},
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},
+    "lettering": set(),
     "png": set(),
     "lettering": set(),
     "viz": GROUND | {"png", "lettering", "data", "scoring", "training"},

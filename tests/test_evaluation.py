@@ -14,9 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import kdlib as kd
-from kdlib.config import DistillerConfig
 from kdlib.scoring import evaluation
-from kdlib.scoring.beforehand import check_masks, check_size
 from kdlib.scoring.result import examples
 
 
@@ -166,23 +164,3 @@ def test_examples_take_every_kind_in_turn(data: kd.data.Splits) -> None:
     assert [samples[i].defect for i in examples(samples, 4)] == ["normal", "broken", "crack", "broken"]
     assert len(examples(samples, 50)) == 5  # one normal image and all four defects
     assert examples([], 3) == []
-
-
-def test_what_would_stop_an_evaluation_is_found_beforehand(tmp_path: Path) -> None:
-    check_size(DistillerConfig(top_k=24 * 32), (24, 32))
-    with pytest.raises(ValueError, match="top_k is 769; expected 1 to the 768 pixels"):
-        check_size(DistillerConfig(top_k=769), (24, 32))
-    with pytest.raises(ValueError, match="inside its margin"):
-        check_size(DistillerConfig(top_k=600, margin=20), (24, 32))
-    data = tiny.data(tmp_path, size=(24, 32))
-    check_masks(data.test)
-    trees.mask(tmp_path / "bottle" / "ground_truth" / "broken" / "001_mask.png", size=(10, 12))
-    with pytest.raises(kd.data.DatasetError, match=r"001_mask\.png is 10 x 12 .* is 12 x 10"):
-        check_masks(data.test)
-    lying = Image.Exif()
-    lying[0x0112] = 6
-    Image.open(tmp_path / "bottle/test/broken/001.png").save(tmp_path / "bottle/test/broken/001.png", exif=lying)
-    check_masks(data.test)
-    (tmp_path / "bottle" / "ground_truth" / "broken" / "001_mask.png").write_bytes(b"no image")
-    with pytest.raises(kd.data.DatasetError, match="cannot be opened"):
-        check_masks(data.test)

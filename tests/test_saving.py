@@ -193,6 +193,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "strides": (lambda card: card.update(strides=[4, 8]), r"names teacher 'resnet18.tv_in1k' at strides \(4, 8\)"),
     "teacher of null": (lambda card: card.update(teacher=None), "teacher is None"),
     "versions": (lambda card: card["versions"].update(torch=2), "version of 'torch' is 2"),
+    "white": (lambda card: card.update(white=12), "white is 12; expected none, or 255 to 65535"),
     "floor": (lambda card: card.update(floor="half"), "floor is 'half'"),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdlib import methods
 from kdlib.config import check_fields
+from kdlib.data.reading import WHITE
 from kdlib.runtime import Precision, versions
 from kdlib.scoring.calibration import Scale, Threshold
 from kdlib.scoring.detector import Detector
@@ -55,6 +56,7 @@ class Card:
         strides: Levels of the teacher in pixels.
         size: Working height and width in pixels.
         precision: Type of the convolutions when the threshold was set.
+        white: The value of 16-bit grey files that becomes white; `None`: 65535.
         floor: Of the normal maps, see `kdlib.scoring.normal_maps`; `None` where level maps are taken as they are.
         threshold: See `kdlib.scoring.calibration.Threshold`.
         scale: See `kdlib.scoring.calibration.Scale`.
@@ -69,6 +71,7 @@ class Card:
     strides: tuple[int, ...]
     size: tuple[int, int]
     precision: Precision
+    white: int | None
     floor: float | None
     threshold: Threshold
     scale: Scale
@@ -79,6 +82,8 @@ class Card:
         check_fields(self)
         if min(self.size) < 1:
             raise ValueError(f"size is {self.size}; expected a height and width of 1 pixel or more")
+        if self.white is not None and not 255 <= self.white <= WHITE:
+            raise ValueError(f"white is {self.white}; expected none, or 255 to {WHITE}")
         for package, version in self.versions.items():
             if not isinstance(version, str):
                 raise ValueError(f"the version of '{package}' is {version!r}; expected a text")
@@ -97,6 +102,7 @@ def describe(detector: Detector, tensors: Mapping[str, Tensor]) -> dict[str, Any
         strides=teacher.strides,
         size=detector.size,
         precision=detector.precision,
+        white=detector.white,
         floor=detector.normal.floor if detector.normal else None,
         threshold=detector.threshold,
         scale=detector.scale,

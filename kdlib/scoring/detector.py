@@ -61,6 +61,7 @@ class Detector(Scorer):
         threshold: Image scores above it are anomalous.
         scale: Brightness of every anomaly map it draws.
         precision: Type of the convolutions when the threshold was set; others give slightly other scores.
+        white: The value of 16-bit grey files that becomes white; `None`: 65535.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Detector(Scorer):
         *,
         precision: Precision = "fp32",
         normal: NormalMaps | None = None,
+        white: int | None = None,
     ) -> None:
         super().__init__(model, normal)
+        self.white = white
         self.size, self.threshold, self.scale, self.precision = size, threshold, scale, precision
 
 
@@ -118,7 +121,7 @@ def calibrate(
     )
     set_by = threshold(seen.scores, quantile)
     scale = display_scale(seen.kept_maps)
-    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal)
+    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal, white=images.white)
 
 
 def _check_images(images: ImageSet, maps: str) -> None:

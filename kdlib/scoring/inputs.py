@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     return list(cast("Sequence[ImageLike]", images))
 
 
-def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
+def as_input(image: ImageLike, size: tuple[int, int], white: int | None = None) -> Tensor:
     """An image of any kind as float32 RGB [3, H, W] in 0..1 at the working size.
 
     All kinds go through the one resize that data sets use, so that one picture gets one score. That resize works on
@@ -46,11 +45,15 @@ def as_input(image: ImageLike, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: If it is no image, damaged, or its values have no known range.
     """
-    return resized(decoded(image), size)
+    return resized(decoded(image, white), size)
 
 
-def decoded(image: ImageLike) -> Image.Image | NDArray[Any]:
+def decoded(image: ImageLike, white: int | None = None) -> Image.Image | NDArray[Any]:
     """An image of any kind as an upright RGB picture, or as an array [H, W, 3] where it holds floats in 0..1.
+
+    Args:
+        image: The image.
+        white: The value that becomes white, for 16-bit grey; see `kdlib.data.load`.
 
     Raises:
         ValueError: If it is no image, damaged, or its values have no known range.
@@ -59,7 +62,7 @@ def decoded(image: ImageLike) -> Image.Image | NDArray[Any]:
         image = _array(image)
     if isinstance(image, np.ndarray) and image.dtype.kind == "f":
         return _checked(image)
-    return _picture(image)
+    return _picture(image, white)
 
 
 def size_of(picture: Image.Image | NDArray[Any]) -> tuple[int, int]:
@@ -76,11 +79,11 @@ def resized(picture: Image.Image | NDArray[Any], size: tuple[int, int]) -> Tenso
     return resize_image(picture, size).float() / 255
 
 
-def _picture(image: ImageLike) -> Image.Image:
+def _picture(image: ImageLike, white: int | None) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
-        return open_image(Path(image))
+        return open_image(Path(image), white)
     if isinstance(image, (bytes, bytearray)):
-        image = _opened(image)
+        return open_image(bytes(image), white)
     if isinstance(image, np.ndarray):
         channels = image.shape[2] if image.ndim == 3 else 1
         if image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.dtype not in _INTEGERS or not image.size:
@@ -92,18 +95,9 @@ def _picture(image: ImageLike) -> Image.Image:
         raise ValueError(f"cannot read an image from {type(image).__name__}; {_EXPECTED}")
     try:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image), white)
     except _DAMAGED as error:
         raise ValueError(f"the PIL image cannot be decoded ({error}); replace its file by an intact copy") from error
-
-
-def _opened(content: bytes | bytearray) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(content))
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{len(content)} bytes cannot be read as an image ({error}); expected the content of an image file"
-        ) from error
 
 
 def _array(image: Tensor) -> NDArray[Any]:

@@ -90,7 +90,15 @@ def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -
         raise ValueError("some stored tensors belong neither to the model nor to its normal maps; save it anew")
     model.load_trained(trained)
     normal = _normal_maps(means, card.floor)
-    return Detector(model.eval(), card.size, card.threshold, card.scale, precision=card.precision, normal=normal)
+    return Detector(
+        model.eval(),
+        card.size,
+        card.threshold,
+        card.scale,
+        precision=card.precision,
+        normal=normal,
+        white=card.white,
+    )
 
 
 def _source(card: Card, asked: str | Path | None) -> str | Path:

@@ -47,7 +47,8 @@ def score(
         detector: From `calibrate` or `load`.
         images: A path, the bytes of an image file, a PIL image, an array ([H, W] or [H, W, 3], 8 or 16 bits or float
             in 0..1), a tensor ([3, H, W] or [1, H, W], uint8 or float in 0..1), a stack of arrays or tensors, or a
-            list of these. All are resized alike; floats of another than the working size are rounded to 8 bits before.
+            list of these. All are resized alike; floats of another than the working size are rounded to 8 bits
+            before, 16-bit grey is scaled by the white level of the calibration images.
         full_size: Give each map at its image's own height and width, enlarged bilinearly; scores stay the same.
         device: See `kdlib.runtime.choose`.
         precision: `auto`, that of the calibration, for which the threshold holds; or see `kdlib.runtime.choose`.
@@ -64,7 +65,7 @@ def score(
     scores: list[Tensor] = []
     maps: list[NDArray[np.float32]] = []
     for first in range(0, len(several), batch_size):
-        pictures = [decoded(image) for image in several[first : first + batch_size]]
+        pictures = [decoded(image, detector.white) for image in several[first : first + batch_size]]
         x = torch.stack([resized(picture, detector.size) for picture in pictures])
         amaps, batch_scores = predict(detector, x, runtime)
         names = [f"image {first + i}" for i in range(len(pictures))]
