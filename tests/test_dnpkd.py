@@ -222,9 +222,9 @@ def test_selection_of_masks() -> None:
         model.predictor.bias.data = torch.tensor([0.0, 1.0, 0.0])
     with torch.no_grad():
         unknown, guessed = oracle.anomaly_map(batch.image), predicted.anomaly_map(batch.image)
-        oracle.told = predicted.told = 1
+        oracle.known_category = predicted.known_category = 1
         right = oracle.anomaly_map(batch.image)
-        oracle.told = 2
+        oracle.known_category = 2
         wrong = oracle.anomaly_map(batch.image)
         assert torch.equal(unknown, guessed) and torch.equal(right, guessed) and not torch.equal(wrong, right)
         assert torch.equal(predicted.anomaly_map(batch.image), guessed)

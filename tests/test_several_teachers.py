@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from kdlib import teachers
-from kdlib.runtime import Runtime
+from kdlib.runtime import Runtime, processes
 from kdlib.teachers import Several
-from kdlib.training.cache import TeacherCache
+from kdlib.training.cache import TeacherCache, feature_shapes
 
 LITE = "tf_efficientnet_lite0"
 BOTH = f"resnet18+{LITE}"
@@ -58,7 +58,9 @@ def test_its_style_is_enough_for_the_deepest() -> None:
 def test_its_features_are_cached(both: Several) -> None:
     images = torch.rand(5, 3, 64, 64)
     runtime = Runtime(device=torch.device("cpu"))
-    cache = TeacherCache(both, images.split(2), len(images), runtime, progress=False)
+    shapes = feature_shapes(both, images[:1], runtime)
+    parts = zip(torch.arange(5).split(2), images.split(2), strict=True)
+    cache = TeacherCache(both, shapes, parts, len(images), runtime, processes(), progress=False)
     for stored, fresh in zip(cache[torch.tensor([4, 1])], both(images[[4, 1]]), strict=True):
         torch.testing.assert_close(stored, fresh)
 

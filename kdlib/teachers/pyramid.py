@@ -31,7 +31,7 @@ class Teacher(nn.Module):
     strides: tuple[int, ...]
     channels: tuple[int, ...]
     weights: Weights
-    frozen: bool
+    frozen: bool = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of images `x` [B, 3, H, W] in 0..1, one [B, C, h, w] per level.
