@@ -16,6 +16,9 @@ PIP_ARGS ?=
 CELL_TIMEOUT ?= 900
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
+# Threads that wait by spinning slow everything threefold where another process uses a core.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: lab test lint browser notebooks clean
 .DELETE_ON_ERROR:
 

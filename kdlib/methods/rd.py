@@ -44,8 +44,8 @@ class RDConfig(DistillerConfig):
         betas: Adam's momenta.
         loss: `global` (code: whole flattened map) or `per_position` (paper).
         block: Residual block of bottleneck and decoder; `auto` takes bottlenecks from 1,024 channels on.
-        embed_blocks: Residual blocks of the embedding (OCE); `None` follows the teacher's family.
-        decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` follows the teacher's family.
+        embed_blocks: Residual blocks of the embedding (OCE); `None` takes the teacher's.
+        decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` takes the teacher's.
         width: Channels of the embedding; `None` is twice the coarsest level's.
         multi_scale: Fuse all levels before the embedding (MFF).
         neck: What the embedding passes on its way to the decoder: `none`, as published, or `cram` (SNL's memory).
