@@ -14,20 +14,25 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP_ARGS ?=
 # A limit for hangs, not for slow machines: seconds per cell.
 CELL_TIMEOUT ?= 900
+# Tests on several cores; each keeps to one.
+PARALLEL ?= -n auto --maxprocesses 4
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
 # Threads that wait by spinning slow everything threefold where another process uses a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: lab test lint browser notebooks clean
+.PHONY: lab test long lint browser notebooks clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
 	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb $(AS_ROOT) $(LAB_ARGS)
 
 test: $(STAMP)  ## unit and contract tests, then every notebook from top to bottom
-	MPLBACKEND=Agg $(RUN) -m pytest
+	MPLBACKEND=Agg $(RUN) -m pytest $(PARALLEL)
 	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) notebooks
+
+long: $(STAMP)  ## what takes minutes: fifty killed trainings, every family of timm
+	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests
 
 lint: $(STAMP)  ## style (notebooks too) and types
 	$(RUN) -m ruff check .

@@ -1,4 +1,4 @@
-"""Fifty real kills, ten for each method, at any moment: nothing is lost. Run by `python -m pytest -m kills`."""
+"""Fifty real kills, ten for each method, at any moment: nothing is lost. Run by `make long`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import kdlib as kd
 from kdlib.methods import METHODS
 
 pytestmark = [
-    pytest.mark.kills,
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform == "win32", reason="a child that has imported everything needs fork"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]

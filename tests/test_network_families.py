@@ -1,6 +1,6 @@
 """Every family of timm that offers features gives what is promised, or names a size that works.
 
-All families take minutes (`slow`); some that are made for one image size stand in `test_teachers.py` too.
+All families take minutes (`make long`); some that are made for one image size stand in `test_teachers.py` too.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def check(name: str, size: tuple[int, int]) -> None:
     assert len(teacher.style().blocks) == len(features)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(family: str) -> None:
     name = FAMILIES[family]
