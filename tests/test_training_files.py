@@ -131,6 +131,14 @@ def test_another_teacher_is_another_run(images: kd.data.ImageSet, tmp_path: Path
         tiny.fit(build(2.0), images, state=tmp_path / "run")
 
 
+def test_other_images_of_the_same_names_are_another_run(tmp_path: Path) -> None:
+    first, second = (tiny.normal(tmp_path / name, 7) for name in ("first", "second"))
+    second.samples[3].path.write_bytes(second.samples[4].path.read_bytes())
+    tiny.fit(tiny.build("stpm"), first, state=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"another run: it has .*'files'"):
+        tiny.fit(tiny.build("stpm"), second, state=tmp_path / "run")
+
+
 def test_a_folder_serves_one_run_at_a_time(images: kd.data.ImageSet, tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(ValueError, match="another process is at work in"):
         tiny.fit(tiny.build("stpm"), images, state=tmp_path)
