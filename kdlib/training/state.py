@@ -8,6 +8,7 @@ history.jsonl         one line per step; longer than the state says where a kill
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -120,7 +121,8 @@ class RunState:
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows[self._rows_kept :])
         self._rows_kept = len(rows)
-        write_tensors(self.folder / f"{name}.safetensors", tensors, {"key": self.key, "rows": len(rows), **meta})
+        header = {"key": self.key, "rows": len(rows), **meta}
+        write_tensors(self.folder / f"{name}.safetensors", tensors, header | {"sha256": _digest(header)})
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], Row]:
         """Tensors and header of a state file, with the `history` up to there."""
@@ -178,11 +180,16 @@ def run_key(
 def _checked_header(path: Path, meta: Row) -> Row:
     counts = [meta.get("rows"), meta.get("images")]
     whole = isinstance(meta.get("key"), dict) and all(type(n) is int and n >= 0 for n in counts)
+    whole = whole and meta.get("sha256") == _digest({k: v for k, v in meta.items() if k != "sha256"})
     if not whole or not isinstance(meta.get("seconds"), float):
         raise ValueError(f"'{path}' is no training state, or its header is damaged; choose another folder or delete it")
     if path.name.startswith("running") and not all(k in meta for k in ("phase", "step", "groups", "schedule")):
         raise ValueError(f"'{path}' has an incomplete header; delete it to start the phase anew")
     return meta
+
+
+def _digest(header: Row) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(value: Any) -> Any:
