@@ -89,6 +89,12 @@ def test_the_paper_and_the_code_have_different_losses() -> None:
         tiny.build("rd", loss="local")
 
 
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"embed_blocks": 0}, {"decoder_blocks": ()}, {"decoder_blocks": (1,)}])
+def test_counts_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected counts of 1 or more, decoder_blocks for 3 levels"):
+        RDConfig(**wrong)
+
+
 def test_switches_change_the_embedding() -> None:
     wide, alone = outline(backbone="resnet18", width=64), outline(backbone="resnet18", multi_scale=False)
     assert wide.student.bottleneck.out_channels == 64 and alone.student.bottleneck.reduce is None

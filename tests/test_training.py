@@ -131,7 +131,7 @@ def test_the_state_of_another_run_is_refused(images: kd.data.ImageSet, tmp_path:
     fewer = images.subset(range(6))
     renamed = images.subset([1, 2, 3, 4, 5, 6, 0])
     for changed in (fewer, renamed):
-        with pytest.raises(ValueError, match=r"another run.*names"):
+        with pytest.raises(ValueError, match=r"another run.*files"):
             tiny.fit(tiny.build("stpm"), changed, state=tmp_path / "a")
     tiny.fit(tiny.build("stpm"), images, state=tmp_path / "b")
     with pytest.raises(ValueError, match="another run"):

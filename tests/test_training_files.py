@@ -115,6 +115,17 @@ def test_a_damaged_header_is_named(meta: dict[str, Any], images: kd.data.ImageSe
         tiny.fit(tiny.build("stpm"), images, state=tmp_path)
 
 
+@pytest.mark.parametrize(("name", "value"), [("step", None), ("step", 10**9), ("phase", "x"), ("groups", 1.5)])
+def test_a_header_with_another_value_is_named(name: str, value: Any, images: kd.data.ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path, save_every=0, on_step=tiny.killer(3))
+    path = tmp_path / "running.safetensors"
+    tensors, meta = files.read_tensors(path)
+    write_tensors(path, tensors, meta | {name: value})
+    with pytest.raises(ValueError, match=r"running\.safetensors' is no training state, or its header is damaged"):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path)
+
+
 def test_another_teacher_is_another_run(images: kd.data.ImageSet, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
 
@@ -129,6 +140,14 @@ def test_another_teacher_is_another_run(images: kd.data.ImageSet, tmp_path: Path
         tiny.fit(build(1.0), images, state=tmp_path / "run", save_every=0, on_step=tiny.killer(2))
     with pytest.raises(ValueError, match=r"another run: it has .*'teacher'"):
         tiny.fit(build(2.0), images, state=tmp_path / "run")
+
+
+def test_other_images_of_the_same_names_are_another_run(tmp_path: Path) -> None:
+    first, second = (tiny.normal(tmp_path / name, 7) for name in ("first", "second"))
+    second.samples[3].path.write_bytes(second.samples[4].path.read_bytes())
+    tiny.fit(tiny.build("stpm"), first, state=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"another run: it has .*'files'"):
+        tiny.fit(tiny.build("stpm"), second, state=tmp_path / "run")
 
 
 def test_a_folder_serves_one_run_at_a_time(images: kd.data.ImageSet, tmp_path: Path) -> None:

@@ -289,9 +289,10 @@ def test_a_teacher_may_learn_first_and_is_cached_after_it(
     assert tiny.equal(killed, whole)
 
 
-def test_a_callback_may_evaluate(images: kd.data.ImageSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["rd", "dnpkd"])  # the latter makes weights once it has seen the images
+def test_a_callback_may_evaluate(method: str, images: kd.data.ImageSet, tmp_path: Path) -> None:
     data = tiny.data(tmp_path / "data")
-    plain, watched = tiny.build("rd"), tiny.build("rd")
+    plain, watched = tiny.build(method), tiny.build(method)
     rows = tiny.fit(plain, images).rows
 
     def look(_: kd.History) -> None:

@@ -66,6 +66,16 @@ class RDConfig(DistillerConfig):
     neck: necks.Neck = "none"
     neck_weight: float = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = [n for n in (self.width, self.embed_blocks, *(self.decoder_blocks or ())) if n is not None]
+        levels = len(self.teacher_blocks or self.strides)
+        if min(counts, default=1) < 1 or (self.decoder_blocks is not None and len(self.decoder_blocks) != levels):
+            raise ValueError(
+                f"width is {self.width}, embed_blocks {self.embed_blocks}, decoder_blocks {self.decoder_blocks}; "
+                f"expected counts of 1 or more, decoder_blocks for {levels} levels, or none"
+            )
+
 
 def reverse_student(teacher: teachers.Teacher, config: RDConfig, neck: Callable[[int], nn.Module]) -> ReverseStudent:
     """The student that a configuration describes."""

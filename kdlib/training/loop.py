@@ -75,7 +75,6 @@ def fit(
         precision = recorded(Path(state)).get("precision", "auto")
     runtime = agreed(choose(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
     runtime.prepare(model)
-    key = run_key(model, images, held_out, auxiliary, seed, runtime)
     loader = TrainingImages(
         model.teacher,
         images,
@@ -87,7 +86,9 @@ def fit(
         workers=workers,
         progress=progress and accelerator.is_main_process,
     )
-    run = None if state is None else RunState(Path(state), key)
+    run = None
+    if state is not None:
+        run = RunState(Path(state), run_key(model, images, held_out, auxiliary, seed, runtime))
     trainer = _Trainer(model, loader, accelerator, runtime, seed, run, save_every, on_step)
     with alone(Path(state)) if state is not None and accelerator.is_main_process else nullcontext():
         trainer.run()
@@ -137,6 +138,7 @@ class _Trainer:
 
     def _phase(self, phase: Phase, index: int) -> None:
         """One step after the other, from images to new weights."""
+        self.runtime.prepare(self.model)  # again: the method may have made weights for the images it has seen
         trained = phase.trained()
         self._only_trains(trained)
         self._mode(phase)

@@ -121,7 +121,8 @@ class RunState:
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows[self._rows_kept :])
         self._rows_kept = len(rows)
-        write_tensors(self.folder / f"{name}.safetensors", tensors, {"key": self.key, "rows": len(rows), **meta})
+        header = {"key": self.key, "rows": len(rows), **meta}
+        write_tensors(self.folder / f"{name}.safetensors", tensors, header | {"sha256": _digest(header)})
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], Row]:
         """Tensors and header of a state file, with the `history` up to there."""
@@ -161,34 +162,34 @@ def run_key(
     seed: int,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """What must be equal for a training to be the same."""
+    """What must be equal for a training to be the same; reads every image file once."""
     return {
         "method": model.name,
         "config": json.loads(json.dumps(asdict(model.config))),
         "teacher": model.teacher.fingerprint(),
         "seed": seed,
         "images": len(images),
-        "names": _names(images),
-        "held_out": _names(held_out),
-        "auxiliary": _names(auxiliary),
+        "files": images.fingerprint(),
+        "held_out": None if held_out is None else held_out.fingerprint(),
+        "auxiliary": None if auxiliary is None else auxiliary.fingerprint(),
         "size": list(images.size),
         "precision": runtime.precision,
     }
 
 
-def _names(images: ImageSet | None) -> str:
-    names = [] if images is None else [[s.category, s.defect, s.path.name] for s in images.samples]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-
-
 def _checked_header(path: Path, meta: Row) -> Row:
     counts = [meta.get("rows"), meta.get("images")]
     whole = isinstance(meta.get("key"), dict) and all(type(n) is int and n >= 0 for n in counts)
+    whole = whole and meta.get("sha256") == _digest({k: v for k, v in meta.items() if k != "sha256"})
     if not whole or not isinstance(meta.get("seconds"), float):
         raise ValueError(f"'{path}' is no training state, or its header is damaged; choose another folder or delete it")
     if path.name.startswith("running") and not all(k in meta for k in ("phase", "step", "groups", "schedule")):
         raise ValueError(f"'{path}' has an incomplete header; delete it to start the phase anew")
     return meta
+
+
+def _digest(header: Row) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(value: Any) -> Any:
