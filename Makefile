@@ -14,7 +14,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP_ARGS ?=
 # A limit for hangs, not for slow machines: seconds per cell.
 CELL_TIMEOUT ?= 900
-# Tests on several cores; each keeps to one.
+# Tests and whole notebooks side by side on several cores.
 PARALLEL ?= -n auto --maxprocesses 4
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
@@ -29,7 +29,8 @@ lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
 
 test: $(STAMP)  ## unit and contract tests, then every notebook from top to bottom
 	MPLBACKEND=Agg $(RUN) -m pytest $(PARALLEL)
-	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) notebooks
+	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) \
+		$(PARALLEL) --dist loadfile notebooks
 
 long: $(STAMP)  ## what takes minutes: fifty killed trainings, every family of timm
 	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests

@@ -57,7 +57,10 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
             left.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        beside.touch()
+        rights = beside.stat().st_mode  # those of any new file here, whatever a library gives its own
         write(beside)
+        beside.chmod(rights)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -88,8 +91,10 @@ def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a folder as long as it lasts.
 
     Raises:
-        ValueError: If another process is in it.
+        ValueError: If another process is in it, or it is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; expected a folder, which may be new")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -107,6 +112,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is damaged or no safetensors file ({error}); delete it or write it anew") from error
 

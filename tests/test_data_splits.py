@@ -112,7 +112,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
         return Generated(make=make, licence=f"licence of {name}") if name in ("workshop", "mill") else None
 
-    monkeypatch.setattr("kdlib.data.generated.generated", offer)
+    monkeypatch.setattr("kdlib.data.generated.offered", offer)
     monkeypatch.setenv("KDLIB_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     return calls

@@ -209,3 +209,32 @@ def test_the_first_batches_of_a_method_are_those_of_training(images: kd.data.Ima
     source = loader.TrainingImages(model.teacher, images, 4, CPU, cache=False)
     names = [(phase.name, len(batch.image)) for phase, batch in loader.first_batches(model, source)]
     assert names == [("flow teacher", 4), ("student", 4)]
+
+
+def test_tensors_that_are_not_those_that_were_saved_are_refused(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(tiny.KilledError):
+        tiny.fit(tiny.build("rd"), images, state=tmp_path, save_every=0, on_step=tiny.killer(3))
+    path = tmp_path / "running.safetensors"
+    tensors, meta = files.read_tensors(path)
+    moments = next(name for name in tensors if name.startswith("optimiser."))
+    for damaged in ({n: t for n, t in tensors.items() if n != moments}, tensors | {moments: tensors[moments] + 1}):
+        write_tensors(path, damaged, meta)
+        with pytest.raises(ValueError, match=r"running\.safetensors' is damaged: its tensors"):
+            tiny.fit(tiny.build("rd"), images, state=tmp_path)
+
+
+def test_files_have_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "model.safetensors", {"a": torch.ones(2)}, {})
+    write_text(tmp_path / "card.json", "{}")
+    rights = {(tmp_path / name).stat().st_mode for name in ("plain", "model.safetensors", "card.json")}
+    assert len(rights) == 1
+
+
+def test_what_is_no_image_set_or_no_folder_is_named(images: kd.data.ImageSet, tmp_path: Path) -> None:
+    data = tiny.data(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"images is a Splits; expected an image set, such as data\.train"):
+        tiny.fit(tiny.build("stpm"), data)  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file' is a file; expected a folder"):
+        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "file")

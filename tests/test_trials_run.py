@@ -12,7 +12,9 @@ from typing import Any
 import dataset_trees as trees
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
+import kdlib as kd
 from kdlib.cli import app, expand
 from kdlib.data import DatasetError, ImageSet, Splits
 from kdlib.files import write_text
@@ -178,7 +180,7 @@ def test_changed_images_are_measured_again(
         file.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     capsys.readouterr()
     after = run(root, tmp_path / "out")
-    assert "again stpm, cable, seed 0: its options or images have changed" in capsys.readouterr().out
+    assert "again stpm, cable, seed 0: its options, images or teacher have changed" in capsys.readouterr().out
     assert [r["category"] for r in after] == ["bottle", "cable"] and after[0] == before[0]
     assert after[1]["data"] != before[1]["data"] and after[1]["train_seconds"] != before[1]["train_seconds"]
 
@@ -381,3 +383,17 @@ def test_an_unknown_data_set_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="does not exist"):
         run(tmp_path / "none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_teacher_is_measured_again(
+    root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    network = kd.teachers.classifier("resnet18", "random").state_dict()
+    save_file(network, weights)
+    options = ("--category", "cable", "--backbone", "resnet18", "--weights", str(weights))
+    run(root, tmp_path / "out", *options)
+    save_file({name: 2 * tensor for name, tensor in network.items()}, weights)
+    capsys.readouterr()
+    run(root, tmp_path / "out", *options)
+    assert "again stpm, cable, seed 0" in capsys.readouterr().out

@@ -70,6 +70,8 @@ class RDConfig(DistillerConfig):
         super().__post_init__()
         counts = [n for n in (self.width, self.embed_blocks, *(self.decoder_blocks or ())) if n is not None]
         levels = len(self.teacher_blocks or self.strides)
+        if self.neck_weight < 0:
+            raise ValueError(f"neck_weight is {self.neck_weight}; expected 0 or more")
         if min(counts, default=1) < 1 or (self.decoder_blocks is not None and len(self.decoder_blocks) != levels):
             raise ValueError(
                 f"width is {self.width}, embed_blocks {self.embed_blocks}, decoder_blocks {self.decoder_blocks}; "

@@ -55,7 +55,7 @@ def evaluate(
         device: See `kdlib.runtime.choose`.
         precision: See `kdlib.runtime.choose`; `auto` takes that of the calibration where the model is a detector.
             Maps and scores come out in float32 whatever it is.
-        batch_size: Images at a time; the result does not depend on it.
+        batch_size: Images at a time; the result depends on it by rounding only.
         workers: Processes that read images.
 
     Raises:

@@ -55,11 +55,14 @@ def score(
         batch_size: Images at a time.
 
     Raises:
-        ValueError: If an image cannot be read or understood, the list is empty, or a map or score is NaN or infinite.
+        ValueError: If an image cannot be read or understood, the list is empty, `batch_size` is below 1, or a map or
+            score is NaN or infinite.
     """
     several = as_list(images)
     if not several:
         raise ValueError("there are no images to score; expected at least one")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more images at a time")
     runtime = choose(device, detector.precision if precision == "auto" else precision)
     runtime.prepare(detector.eval())
     scores: list[Tensor] = []

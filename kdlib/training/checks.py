@@ -12,6 +12,8 @@ def check_sets(images: ImageSet, held_out: ImageSet | None, auxiliary: ImageSet 
         ValueError: If a set is empty, has another size than the training images, or holds anomalous images where only
             normal ones may be.
     """
+    if not isinstance(images, ImageSet):
+        raise ValueError(f"images is a {type(images).__name__}; expected an image set, such as data.train")
     _check(images, "training images")
     if held_out is not None:
         _check(held_out, "held-out images", size=images.size)

@@ -122,12 +122,15 @@ class RunState:
             file.writelines(json.dumps(row) + "\n" for row in rows[self._rows_kept :])
         self._rows_kept = len(rows)
         header = {"key": self.key, "rows": len(rows), **meta}
+        header["tensors"] = _tensors_digest(tensors)
         write_tensors(self.folder / f"{name}.safetensors", tensors, header | {"sha256": _digest(header)})
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], Row]:
         """Tensors and header of a state file, with the `history` up to there."""
         tensors, meta = read_tensors(path)
         self._check(path, _checked_header(path, meta))
+        if meta.get("tensors") != _tensors_digest(tensors):
+            raise ValueError(f"'{path}' is damaged: its tensors are not those that were saved; delete it to start anew")
         history = self.folder / "history.jsonl"
         try:
             lines = history.read_text(encoding="utf-8").splitlines()[: meta["rows"]]
@@ -186,6 +189,15 @@ def _checked_header(path: Path, meta: Row) -> Row:
     if path.name.startswith("running") and not all(k in meta for k in ("phase", "step", "groups", "schedule")):
         raise ValueError(f"'{path}' has an incomplete header; delete it to start the phase anew")
     return meta
+
+
+def _tensors_digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _digest(header: Row) -> str:

@@ -52,7 +52,7 @@ def carry_out(trials: Sequence[Trial], store: Store, report: Report, outputs: Ou
             if claim != "free":
                 continue
             if main and store.changed(trial):
-                report(f"again {trial}: its options or images have changed")
+                report(f"again {trial}: its options, images or teacher have changed")
             rows = _one(trial, store.work(trial), outputs)
             if main:
                 store.keep(trial, rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from kdlib import methods
+from kdlib import methods, teachers
 from kdlib.config import DistillerConfig
 from kdlib.data.records import Splits
 from kdlib.trials.names import folder_name, printable, shortened
@@ -49,6 +49,14 @@ class Recipe:
             ValueError: If the method or an option is unknown, or a value does not fit its field.
         """
         return methods.configure(self.method, **self.settings())
+
+    @cached_property
+    def teacher(self) -> str:
+        """Fingerprint of the teacher: other weights under the same name make another trial."""
+        c = self.config()
+        return teachers.teacher(
+            c.backbone, c.strides, c.weights, neighbourhood=c.neighbourhood, blocks=c.teacher_blocks
+        ).fingerprint()
 
     def written_options(self) -> str:
         """The options as a row keeps them, so that a variant that is defined anew is told from the old one."""
@@ -116,6 +124,7 @@ class Trial:
         return self.identity() | {
             "options": self.recipe.written_options(),
             "stops": list(self.recipe.stops),
+            "teacher": self.recipe.teacher,
             "data": {category: self.data[category] for category in self.categories},
         }
 
