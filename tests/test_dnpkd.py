@@ -328,3 +328,11 @@ def test_defaults_are_those_of_the_official_code() -> None:
         1e-5,
     )
     assert (config.backbone, config.spectrum, config.poolings) == ("wide_resnet50_2", "complex", 2)
+
+
+def test_room_is_made_although_an_old_graph_is_alive(tmp_path: Path) -> None:
+    model = tiny.build("dnpkd")
+    held = [p.clone() for p in model.student_parameters()]  # holds the graph of the parameters as they were
+    tiny.fit(model, tiny.normal(tmp_path))
+    assert held and all(p.grad is None or p.grad.shape == p.shape for p in model.student_parameters())
+    assert all(torch.isfinite(p).all() for p in model.student_parameters())

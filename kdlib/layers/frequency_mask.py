@@ -35,7 +35,8 @@ class FrequencyMask(nn.Module):
         """Makes a mask per category for features of this size; a mask that has these sizes keeps what it learned."""
         shape = (categories, self.logits.shape[1], height, width // 2 + 1)
         if self.logits.shape != shape:
-            self.logits.data = self.logits.new_zeros(shape)
+            # A new parameter: a graph that still holds the old one would give it gradients of the old shape.
+            self.logits = nn.Parameter(self.logits.detach().new_zeros(shape))
 
     def forward(self, category: Tensor, height: int, width: int) -> Tensor:
         """Gains [B, C, h, w // 2 + 1] of each image's category [B] for features of this size."""

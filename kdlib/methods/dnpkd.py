@@ -92,7 +92,9 @@ class CategoryPredictor(nn.Module):
         """Makes room for these categories and this grid; a predictor that has them keeps what it learned."""
         shape = (categories, self.weight.shape[1], rows, columns)
         if self.weight.shape != shape:
-            self.weight.data, self.bias.data = self.weight.new_empty(shape), self.bias.new_empty(categories)
+            # New parameters: a graph that still holds the old ones would give them gradients of the old shape.
+            self.weight = nn.Parameter(self.weight.detach().new_empty(shape))
+            self.bias = nn.Parameter(self.bias.detach().new_empty(categories))
             self._initialise()
 
     def forward(self, t: Tensor) -> Tensor:
@@ -144,9 +146,12 @@ class DNPKD(RD):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Makes room for masks and predictor, whose shapes only the training images decide."""
-        for name, p in self.named_parameters():
-            if name.startswith(("masks.", "predictor.")) and name in state_dict:
-                p.data = p.new_empty(state_dict[name].shape)
+        for name, p in list(self.named_parameters()):
+            own = name.startswith(("masks.", "predictor.")) and name in state_dict
+            if own and p.shape != state_dict[name].shape:
+                module, _, leaf = name.rpartition(".")
+                made = nn.Parameter(p.detach().new_empty(state_dict[name].shape), p.requires_grad)
+                setattr(self.get_submodule(module), leaf, made)
         return super().load_state_dict(state_dict, strict, assign)
 
     def restore(self, x: Tensor, t: Sequence[Tensor]) -> tuple[list[Tensor], Losses]:
