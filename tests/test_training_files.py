@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 
 import kdlib as kd
 from kdlib import files
+from kdlib.data import records
 from kdlib.files import alone, read_header, write_tensors, write_text
 from kdlib.randomness import seeded
 from kdlib.runtime import Runtime
-from kdlib.training import cache, loader, reader
-from kdlib.training.reader import Memory, Plan
+from kdlib.training import cache, loader
+from kdlib.training.reader import Plan
 
 CPU = Runtime(device=torch.device("cpu"))
 
@@ -193,15 +194,16 @@ def test_a_plan_is_made_step_by_step() -> None:
     assert first == [(5, 5)] and asked == [5]
 
 
-def test_images_are_kept_up_to_a_limit(images: kd.data.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MEMORY_LIMIT", 2 * 3 * 64 * 64)
-    memory = Memory(images)
-    wanted = [memory[i].clone() for i in (0, 1, 2)]
-    read: list[int] = []
-    monkeypatch.setattr(type(images), "pixels", lambda self, i: read.append(i) or wanted[i])
-    assert all(torch.equal(memory[i], wanted[i]) for i in (0, 1, 2))
-    assert read == [2]
-    assert memory.__getstate__()["_kept"] == {}, "a process that reads images gets no copy of all of them"
+def test_images_are_read_once_up_to_a_limit(images: kd.data.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    plain = records.open_image
+    monkeypatch.setattr(records, "open_image", lambda path, *rest: opened.append(path) or plain(path, *rest))
+    monkeypatch.setattr(loader, "MEMORY_LIMIT", 3 * (3 * 64 * 64))
+    source = loader.TrainingImages(torch.nn.Identity(), images, 4, CPU, cache=False)
+    first, again = list(source), list(source)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    counts = sorted(opened.count(path) for path in set(opened))
+    assert counts[0] == 1 and counts[-1] == 2, "some are kept, the others are read again"
 
 
 def test_the_first_batches_of_a_method_are_those_of_training(images: kd.data.ImageSet) -> None:

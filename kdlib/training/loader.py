@@ -16,7 +16,9 @@ from kdlib.runtime import Runtime, local_processes
 from kdlib.runtime import processes as all_processes
 from kdlib.training.cache import TeacherCache, feature_shapes, worth_caching
 from kdlib.training.order import shuffled, shuffled_evenly
-from kdlib.training.reader import Memory, Plan, Reader, batches
+from kdlib.training.reader import Plan, Reader, batches
+
+MEMORY_LIMIT = 2 * 2**30
 
 
 def first_batches(model: Distiller, images: TrainingImages) -> Iterator[tuple[Phase, Batch]]:
@@ -55,13 +57,12 @@ class TrainingImages:
         processes: PartialState | None = None,
         progress: bool = False,
     ) -> None:
-        self.teacher, self.images, self.runtime = teacher, images, runtime
+        self.teacher, self.images, self.runtime = teacher, images.cached(MEMORY_LIMIT), runtime
         self.categories, self.batch_size = images.categories, min(batch_size, len(images))
         self.workers, self.progress = workers, progress
         self.processes = processes or all_processes()
-        self._auxiliary, self._held_out, self._wanted = auxiliary, held_out, cache
-        self._memory = Memory(images)
-        self._auxiliary_memory = Memory(auxiliary) if auxiliary is not None else None
+        self._auxiliary = None if auxiliary is None else auxiliary.cached(MEMORY_LIMIT)
+        self._held_out, self._wanted = held_out, cache
         self._cache: TeacherCache | None = None
         self._decided = False
 
@@ -69,7 +70,7 @@ class TrainingImages:
         return len(self.images)
 
     def __iter__(self) -> Iterator[Batch]:
-        reader = Reader(self.images, self._memory)
+        reader = Reader(self.images)
         return (self._batch(items, self.cache()) for items in batches(reader, self._in_order(0, 1), self.workers))
 
     @property
@@ -109,7 +110,7 @@ class TrainingImages:
             plan = self._plan(steps, size, lambda total, step: shuffled_evenly(groups, total, step, own))
         else:
             plan = self._plan(steps, size, lambda total, step: shuffled(len(self), total, step, own))
-        main = batches(Reader(self.images, self._memory, phase.view, mix(*seeds)), plan, self.workers)
+        main = batches(Reader(self.images, phase.view, mix(*seeds)), plan, self.workers)
         cache = self.cache() if phase.teacher_fixed else None
         extra = zip(main, self._exemplars(phase, steps, *seeds), self._others(phase, steps, *seeds), strict=False)
         for items, exemplars, others in extra:
@@ -126,12 +127,12 @@ class TrainingImages:
         size = self._share(phase.exemplars, "number of exemplars")
         own = mix(*seeds, Salt.EXEMPLAR)
         plan = self._plan(steps, size, lambda total, step: shuffled(len(self), total, step, own))
-        return batches(Reader(self.images, self._memory), plan, self.workers)
+        return batches(Reader(self.images), plan, self.workers)
 
     def _others(self, phase: Phase, steps: range, *seeds: int) -> Iterable[dict[str, Any] | None]:
         if not phase.auxiliary:
             return repeat(None)
-        if self._auxiliary is None or self._auxiliary_memory is None:
+        if self._auxiliary is None:
             raise ValueError(
                 f"phase '{phase.name}' needs {phase.auxiliary} auxiliary images in a batch, and there are none; give "
                 "some with fit(auxiliary=...): textures or natural images of another kind"
@@ -139,7 +140,7 @@ class TrainingImages:
         size, count = self._share(phase.auxiliary, "number of auxiliary images"), len(self._auxiliary)
         own = mix(*seeds, Salt.AUXILIARY)
         plan = self._plan(steps, size, lambda total, step: shuffled(count, total, step, own))
-        return batches(Reader(self._auxiliary, self._auxiliary_memory), plan, self.workers)
+        return batches(Reader(self._auxiliary), plan, self.workers)
 
     def _plan(self, steps: range, size: int, choose: Callable[[int, int], list[int]]) -> Plan:
         """This process's share of what is chosen for a step in all processes."""
@@ -169,7 +170,7 @@ class TrainingImages:
     def _filled_cache(self) -> TeacherCache | None:
         if self._wanted is False:
             return None
-        reader = Reader(self.images, self._memory)
+        reader = Reader(self.images)
         shapes = feature_shapes(self.teacher, reader[0, 0]["image"][None], self.runtime)
         if self._wanted is None and not worth_caching(shapes, len(self), self.runtime):
             return None

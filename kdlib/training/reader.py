@@ -1,4 +1,4 @@
-"""Reading training images: in the order of a plan that is made step by step, with views, kept in bounded memory."""
+"""Reading training images: in the order of a plan that is made step by step, with views."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdlib.contract import View
 from kdlib.data import ImageSet
 from kdlib.randomness import Salt, mix
 
-MEMORY_LIMIT = 2 * 2**30
 Key = tuple[int, int]
 """Position of an image in its set, and the step that shows it."""
-
-
-class Memory:
-    """Images as bytes, kept after their first use: the first that come, up to a limit in bytes."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._images, self._kept = images, dict[int, Tensor]()
-        self._room = MEMORY_LIMIT // (3 * images.size[0] * images.size[1])
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Pixels uint8 [3, H, W] of the image at this position."""
-        if index in self._kept:
-            return self._kept[index]
-        pixels = self._images.pixels(index)
-        if len(self._kept) < self._room:
-            self._kept[index] = pixels
-        return pixels
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A process that reads images keeps none: each would keep its own copy of all."""
-        return self.__dict__ | {"_kept": {}, "_room": 0}
 
 
 class Reader(Dataset[dict[str, Any]]):
@@ -45,20 +22,18 @@ class Reader(Dataset[dict[str, Any]]):
 
     Args:
         images: The set.
-        memory: Its images' pixels.
         view: See `kdlib.contract.View`.
         seed: Of the views.
     """
 
-    def __init__(self, images: ImageSet, memory: Memory, view: View | None = None, seed: int = 0) -> None:
-        self.samples, self.categories = images.samples, images.categories
-        self.memory, self.view, self.seed = memory, view, seed
+    def __init__(self, images: ImageSet, view: View | None = None, seed: int = 0) -> None:
+        self.images, self.view, self.seed = images, view, seed
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, step = key
         # By NumPy: torch would wake all its threads for this small copy.
-        image = torch.from_numpy(self.memory[index].numpy().astype(np.float32) / np.float32(255))
-        category = self.categories.index(self.samples[index].category)
+        image = torch.from_numpy(self.images.pixels(index).numpy().astype(np.float32) / np.float32(255))
+        category = self.images.categories.index(self.images.samples[index].category)
         item: dict[str, Any] = {"image": image, "category": category, "index": index}
         if self.view is not None:
             generator = torch.Generator().manual_seed(mix(self.seed, Salt.VIEW, step, index))

@@ -37,6 +37,10 @@ class RandomImages(ImageSet):
         samples = [Sample(path=Path(f"{i}.png"), category=CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
         super().__init__(samples, categories=CATEGORIES, size=(size, size))
 
+    def cached(self, budget: int = 0) -> ImageSet:
+        """The set itself: it is in memory."""
+        return self
+
     def pixels(self, index: int) -> Tensor:
         """Pixels uint8 [3, H, W] of the image at this position."""
         generator = torch.Generator().manual_seed(index)
