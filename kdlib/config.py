@@ -35,6 +35,8 @@ class DistillerConfig:
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces `epochs` where set.
         batch_size: Images per step.
+        schedule: Learning rate: `constant`, or `cosine`, falling from the method's to 0 along half a cosine.
+        clip: Largest norm of the gradient over all parameters; `None` leaves it alone.
         fusion: How level maps are fused: `sum`, `mean`, `product`, `max`.
         blur: Gaussian sigma of the anomaly map, in pixels of a 256 px image.
         align_corners: Convention when level maps are resized.
@@ -51,6 +53,8 @@ class DistillerConfig:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
     fusion: Fusion = "sum"
     blur: float = 4.0
     align_corners: bool = False
@@ -69,6 +73,8 @@ class DistillerConfig:
                 f"batch_size is {self.batch_size}, steps {self.steps}, epochs {self.epochs}, top_k {self.top_k}, blur "
                 f"{self.blur}; expected positive numbers, or a blur of 0"
             )
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is {self.clip}; expected a positive norm, or none")
         if not 0 <= self.margin < 128:
             raise ValueError(f"margin is {self.margin}; expected 0 to 127 pixels of a 256 px image")
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig
@@ -25,6 +27,9 @@ View: TypeAlias = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 Parameters: TypeAlias = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """What an optimiser takes: parameters, or groups of them with their own settings: `{"params": [...], "lr": 0.01}`."""
 
+Schedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
+"""Builds a learning-rate schedule for an optimiser, stepped once per step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -37,6 +42,7 @@ class Batch:
         views: What the phase's view made of each image, by name, [B, ...] each.
         auxiliary: Images of another set, textures or natural ones, [A, 3, H, W]; as many as the phase asked for.
         exemplars: Further images of the training set, with their teacher features; as many as the phase asked for.
+        progress: Share of the phase's steps that are done, in [0, 1).
     """
 
     image: Tensor
@@ -45,6 +51,7 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Tensor | None = None
     exemplars: Batch | None = None
+    progress: float = 0.0
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -52,6 +59,8 @@ class Batch:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, float):
+        return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Batch):
@@ -88,7 +97,7 @@ class Phase:
     loss: Callable[[Batch], Losses]
     steps: int
     batch_size: int
-    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
+    scheduler: Schedule | None = None
     clip: float | None = None
     balanced: bool = False
     view: View | None = None
@@ -160,18 +169,25 @@ class Distiller(nn.Module):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         """Training phases in order. Code between two yields runs between the two phases. Default: one phase."""
+        c, steps = self.config, self.steps(len(images))
         yield Phase(
             name=self.name,
             parameters=self.student_parameters(),
             optimiser=self.optimiser,
             loss=self.loss,
-            steps=self.steps(len(images)),
-            batch_size=self.config.batch_size,
+            steps=steps,
+            batch_size=c.batch_size,
+            scheduler=self.schedule(steps),
+            clip=c.clip,
         )
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The paper's optimiser."""
         raise NotImplementedError
+
+    def schedule(self, steps: int) -> Schedule | None:
+        """How the learning rate falls over a phase of so many steps; `None` where it is constant."""
+        return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """A map [B, 1, h, w] per level, at its own size, of images `x` [B, 3, H, W]. Default: distances of pairs."""
