@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -20,10 +19,10 @@ from kdlib.scoring.normal_maps import FLOOR, NormalMaps
 
 
 class Scorer(nn.Module):
-    """A distiller whose level maps may be measured against those of normal images.
+    """A distiller in eval mode, whose level maps may be measured against those of normal images.
 
     Attributes:
-        model: Trained, in eval mode.
+        model: Trained.
         normal: Mean level maps of normal images; `None` leaves level maps as they are.
     """
 
@@ -39,7 +38,7 @@ class Scorer(nn.Module):
         return self.model.fuse(self.normal(self.model.level_maps(x)), x.shape[-2:])
 
     def image_score(self, amap: Tensor) -> Tensor:
-        """See `kdlib.contract.Distiller.image_score`."""
+        """Image scores [B] of anomaly maps [B, 1, H, W]."""
         return self.model.image_score(amap)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +75,8 @@ class Detector(Scorer):
         white: int | None = None,
     ) -> None:
         super().__init__(model, normal)
-        self.white = white
-        self.size, self.threshold, self.scale, self.precision = size, threshold, scale, precision
+        self.size, self.threshold, self.scale = size, threshold, scale
+        self.precision, self.white = precision, white
 
 
 def calibrate(
@@ -110,17 +109,17 @@ def calibrate(
     runtime = choose(device, precision)
     normal = None
     if maps == "normal":
-        normal = _normal_maps(model, images.subset(range(0, len(images), 2)), floor, runtime)
-        images = images.subset(range(1, len(images), 2))
+        means_of, images = (images.subset(range(first, len(images), 2)) for first in (0, 1))
+        normal = NormalMaps.fit(_level_maps(model, means_of, runtime), floor=floor)
+    drawn = min(len(images), max(fitting(images.size) // 8, 1))  # enough for the scale of figures
     seen = evaluate(
         Scorer(model, normal),
         images,
-        keep=_evenly(len(images), fitting(images.size) // 8),
+        keep=np.linspace(0, len(images) - 1, drawn).round().astype(np.int64),
         device=str(runtime.device),
         precision=runtime.precision,
     )
-    set_by = threshold(seen.scores, quantile)
-    scale = display_scale(seen.kept_maps)
+    set_by, scale = threshold(seen.scores, quantile), display_scale(seen.kept_maps)
     return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal, white=images.white)
 
 
@@ -134,22 +133,14 @@ def _check_images(images: ImageSet, maps: str) -> None:
     if maps == "normal" and len(images) < 4:
         raise ValueError(
             f"there are {len(images)} calibration images; maps='normal' needs 4 or more, half of them for the mean "
-            "maps and half for the threshold: use maps='plain' or set more images aside"
+            "maps: use maps='plain' or set more images aside"
         )
 
 
-def _normal_maps(model: Distiller, images: ImageSet, floor: float, runtime: Runtime) -> NormalMaps:
+def _level_maps(model: Distiller, images: ImageSet, runtime: Runtime) -> Iterator[list[Tensor]]:
+    """Level maps [B, 1, h, w], batch by batch."""
     runtime.prepare(model.eval())
-
-    def level_maps() -> Iterator[list[Tensor]]:
-        for items in DataLoader(images, 16):
-            with torch.inference_mode(), runtime.autocast():
-                levels = model.level_maps(runtime.images(items["image"]))
-            yield levels
-
-    return NormalMaps.fit(level_maps(), floor=floor)
-
-
-def _evenly(count: int, most: int) -> NDArray[np.int64]:
-    """Positions of all of so many images, or of `most` evenly spread ones: enough for the scale of figures."""
-    return np.linspace(0, count - 1, min(count, max(most, 1))).round().astype(np.int64)
+    for items in DataLoader(images, 16):
+        with torch.inference_mode(), runtime.autocast():
+            levels = model.level_maps(runtime.images(items["image"]))
+        yield levels

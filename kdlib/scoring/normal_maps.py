@@ -1,21 +1,14 @@
-"""What normal maps look like at every place, and level maps measured against it.
+"""Level maps measured against what is normal at every place.
 
     level map e [B, 1, h, w]   ->   e / max(smoothed mean m of normal maps at that place, floor x mean of m)
 
-Networks pad images, and print, edges and moving parts are harder to imitate than plain surface: normal errors are
-larger at some places than at others, and one threshold for all places finds those places instead of defects.
+Networks pad images, and print, edges and moving parts are harder to imitate than plain surface: one threshold for all
+places finds those places instead of defects. If the error of a place is exponential with mean m on normal images and
+c m, c > 1, on a defect, its log likelihood ratio, (1 - 1 / c) e / m - log c, rises with e / m alone: by the lemma of
+Neyman and Pearson no statistic finds more defects at the same rate of false alarms. Over independent levels the ratios
+add up, which is the fusion `sum`.
 
-**Why the quotient.** Let the error e of a place be exponential with mean m on normal images, density exp(-e / m) / m,
-and with mean c m, c > 1, on a defect. The logarithm of the likelihood ratio of one level is
-
-    log [exp(-e / (c m)) / (c m)] - log [exp(-e / m) / m]  =  (1 - 1 / c) e / m - log c
-
-and rises with e / m alone, whatever c is: by the lemma of Neyman and Pearson no other statistic finds more defects at
-the same rate of false alarms. Over levels with independent errors and one c, it is the sum of the quotients, which is
-the fusion `sum`.
-
-Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, and no place counts as more than
-1 / floor times quieter than its level is on average.
+Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, and floored.
 """
 
 from __future__ import annotations
@@ -36,12 +29,11 @@ class NormalMaps(nn.Module):
     """The mean map of normal images per level, as buffers `mean_0`, `mean_1`, ... [1, 1, h, w].
 
     Args:
-        means: One map [1, 1, h, w] per level; from `fit` or from a saved detector.
+        means: One map [1, 1, h, w] per level.
         floor: Lowest mean that a place may have, as a share of its level's mean over all places, in (0, 1].
 
     Raises:
-        ValueError: If there is no level, a mean is negative, NaN or infinite, a level is 0 everywhere, or the floor is
-            out of range.
+        ValueError: If there is no level, a mean is negative, NaN, infinite or 0 everywhere, or the floor out of range.
     """
 
     def __init__(self, means: Sequence[Tensor], *, floor: float = FLOOR) -> None:
@@ -49,28 +41,18 @@ class NormalMaps(nn.Module):
         if not 0 < floor <= 1:
             raise ValueError(f"floor is {floor}; expected a share of the level's mean in (0, 1], usually {FLOOR}")
         if not means:
-            raise ValueError("there are no level maps; expected one mean map per level")
+            raise ValueError("there are no maps of normal images; expected at least one image, and one map per level")
         self.floor, self.levels = float(floor), len(means)
         for level, mean in enumerate(means):
             _check(mean, level)
             if mean.shape[:2] != (1, 1) or not mean.any():
-                raise ValueError(
-                    f"the mean map of level {level} has shape {tuple(mean.shape)} and the largest value "
-                    f"{mean.max():.3g}; expected [1, 1, h, w] with values above 0"
-                )
+                shape = tuple(mean.shape)
+                raise ValueError(f"mean map {level} is {shape}; expected [1, 1, h, w] with values above 0")
             self.register_buffer(f"mean_{level}", mean.float())
 
     @classmethod
     def fit(cls, maps: Iterable[Sequence[Tensor]], *, floor: float = FLOOR) -> NormalMaps:
-        """Means over normal images, one batch after the other.
-
-        Args:
-            maps: Level maps [B, 1, h, w] of each batch; sizes differ between levels, not between batches.
-            floor: See the class.
-
-        Raises:
-            ValueError: If there are no images, or a map is negative, NaN or infinite.
-        """
+        """Means over all images, of level maps [B, 1, h, w] in batches."""
         sums: list[Tensor] = []
         images = 0
         for levels in maps:
@@ -79,8 +61,6 @@ class NormalMaps(nn.Module):
             batch = [amap.double().sum(0, keepdim=True).cpu() for amap in levels]
             sums = [total + new for total, new in zip(sums, batch, strict=True)] if sums else batch
             images += len(levels[0])
-        if not images:
-            raise ValueError("there are no maps of normal images; expected at least one image")
         return cls([(total / images).float() for total in sums], floor=floor)
 
     def means(self) -> list[Tensor]:
@@ -102,12 +82,9 @@ class NormalMaps(nn.Module):
 
 def _check(amap: Tensor, level: int) -> None:
     if not torch.isfinite(amap).all():
+        raise ValueError(f"a map of level {level} has NaN or infinite values; check images and weights")
+    if amap.min() < -1e-3 * amap.abs().mean():  # one minus a cosine may round to a hair below 0
         raise ValueError(
-            f"a map of level {level} has NaN or infinite values; expected finite ones: check images and weights"
-        )
-    # One minus a cosine may round to a hair below 0.
-    if amap.min() < -1e-3 * amap.abs().mean():
-        raise ValueError(
-            f"a map of level {level} goes down to {amap.min():.3g}; measuring maps against normal ones needs errors "
-            "of 0 or more: use maps='plain' with this method"
+            f"a map of level {level} goes down to {amap.min():.3g}; normal maps need errors of 0 or more: use "
+            "maps='plain' with this method"
         )
