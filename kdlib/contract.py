@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
-from kdlib.config import DistillerConfig
+from kdlib.config import DistillerConfig, Fusion
 
 Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 """One (teacher, student) pair of features [B, C, h, w] per level, equal shapes within a level, fine to coarse."""
@@ -197,10 +197,10 @@ class Distiller(nn.Module):
         """Distance [B, h, w] of features [B, C, h, w], of which level maps are made. Default: one minus cosine."""
         return losses.cosine_distance(t, s)
 
-    def fuse(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]."""
+    def fuse(self, levels: Sequence[Tensor], size: Sequence[int], fusion: Fusion | None = None) -> Tensor:
+        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]; `None`: the method's fusion."""
         c = self.config
-        return maps.fuse(levels, size, fusion=c.fusion, blur=c.blur, align_corners=c.align_corners)
+        return maps.fuse(levels, size, fusion=fusion or c.fusion, blur=c.blur, align_corners=c.align_corners)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Anomaly map [B, 1, H, W] of images `x` [B, 3, H, W]; higher is more anomalous."""
