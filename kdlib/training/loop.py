@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,10 +22,9 @@ from kdlib.data import ImageSet
 from kdlib.files import alone
 from kdlib.randomness import Salt, mix, seeded
 from kdlib.runtime import agreed, choose, processes, synchronise
-from kdlib.training.checks import check_sets
-from kdlib.training.history import History
+from kdlib.training.checks import check_sets, whole_number
 from kdlib.training.loader import TrainingImages
-from kdlib.training.state import RunState, recorded, run_key
+from kdlib.training.state import History, RunState, recorded, run_key
 
 
 def fit(
@@ -66,12 +64,12 @@ def fit(
         on_step: Called after every step with the history so far; it may evaluate the model.
 
     Raises:
-        ValueError: If an image is anomalous, a set is empty or of another size, the loss becomes NaN or infinite, or
-            `state` is damaged, in use, or belongs to another run.
+        ValueError: If an image is anomalous, a set is empty or of another size, `seed` is no whole number, the loss
+            becomes NaN or infinite, or `state` is damaged, in use, or belongs to another run.
         OSError: If a disc is full.
     """
     check_sets(images, held_out, auxiliary)
-    seed = _whole(seed)
+    seed = whole_number(seed, "seed")
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False)
     former = {} if state is None else recorded(Path(state))
@@ -99,13 +97,6 @@ def fit(
         trainer.run()
     model.eval()
     return history
-
-
-def _whole(seed: object) -> int:
-    try:
-        return operator.index(seed)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValueError(f"seed is {seed!r}; expected a whole number, such as 0") from None
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Training that survives being killed: everything a run needs to go on, in files that are whole or absent.
+"""How far a training got: its history, and everything it needs to go on after a kill, in files whole or absent.
 
 running.safetensors   where a phase stands: weights, optimiser, schedule, number of steps in the history
 phase_N.safetensors   how phase N ended; kept, because code between two phases runs again, on those very weights,
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,11 +23,35 @@ from kdlib.contract import Distiller
 from kdlib.data import ImageSet
 from kdlib.files import checksum, read_header, read_tensors, write_tensors, write_text
 from kdlib.runtime import Runtime
-from kdlib.training.history import History
 
 Key = dict[str, Any]
 _STARTS: WeakKeyDictionary[Distiller, str] = WeakKeyDictionary()
 """The start weights of models that were trained with a state: an interrupted run may go on with its own model."""
+
+
+@dataclass
+class History:
+    """What happened in training.
+
+    Attributes:
+        rows: One dict per step: `phase`, `step` and every named loss.
+        seconds: Wall time, with the teacher's pass; of a run that was taken up, without what was lost in between.
+        images: Images that passed through the student.
+        runtime: How it ran.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
+    runtime: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds else float("nan")
+
+    def losses(self, name: str = "total") -> list[float]:
+        """One named loss over all steps that have it."""
+        return [row[name] for row in self.rows if name in row]
 
 
 def recorded(folder: Path) -> Key:
@@ -198,4 +222,7 @@ def from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if value["type"] == "tensor":
         return tensors[value["items"]]
     items = from_json(value["items"], tensors)
-    return {"tuple": tuple, "dict": dict, "counter": lambda pairs: Counter(dict(pairs))}[value["type"]](items)
+    if value["type"] == "tuple":
+        return tuple(items)
+    pairs = dict(items)
+    return Counter(pairs) if value["type"] == "counter" else pairs
