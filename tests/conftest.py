@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+
+from kdlib import teachers
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -21,3 +25,24 @@ def fresh_start() -> Iterator[None]:
     np.random.seed(0)  # noqa: NPY002 - for libraries that still draw from the global generator
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def built_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives tests of anything but teachers copies of pretrained teachers: to build and load one takes a second."""
+    real = teachers.teacher
+
+    def teacher(*arguments: Any, **options: Any) -> teachers.Teacher:
+        key = repr((arguments, options))
+        if key not in BUILT:
+            built = real(*arguments, **options)
+            if getattr(getattr(built, "weights", None), "kind", "") != "package":
+                return built
+            BUILT[key] = built
+        return deepcopy(BUILT[key])
+
+    if "teacher" not in request.module.__name__:
+        monkeypatch.setattr(teachers, "teacher", teacher)
+
+
+BUILT: dict[str, teachers.Teacher] = {}

@@ -6,10 +6,12 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import dataset_trees as trees
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
@@ -21,6 +23,7 @@ from kdlib.files import write_text
 from kdlib.trials import images, outputs, runner, table
 from kdlib.trials import run as runs
 from kdlib.trials.names import folder_name, printable
+from kdlib.trials.trial import Trial
 
 FIRST_COLUMNS = (
     "method,protocol,category,seed,image_auroc,image_ap,image_f1max,pixel_auroc,pixel_ap,aupro,"
@@ -39,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes long: pictures and the measurement of a latency."""
-    monkeypatch.setattr(outputs.Outputs, "examples", lambda *arguments: None)
+    monkeypatch.setattr(outputs, "draw", lambda *arguments: None)
     monkeypatch.setattr(outputs, "latency_ms", lambda *arguments: 1.0)
 
 
@@ -93,10 +96,12 @@ def test_one_model_per_category(root: Path, tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in (tmp_path / "out" / "trials").glob("*.lock")] == ["table.lock"]
 
 
-def test_methods_then_seeds_then_categories(root: Path, tmp_path: Path, quick: None) -> None:
-    rows = run(root, tmp_path, "nearest", "mean", "nearest", "--seed", "1", "0", "1", "--category", "cable", "bottle")
-    wanted = [(m, seed, c) for m in ("nearest", "mean") for seed in "10" for c in ("cable", "bottle")]
-    assert [(r["method"], r["seed"], r["category"]) for r in rows] == wanted
+def test_methods_then_seeds_then_categories(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[Trial] = []
+    monkeypatch.setattr(runs, "carry_out", lambda trials, *others: wanted.extend(trials))
+    runs.run(settings(root), ["nearest", "mean", "nearest"], ["cable", "bottle"], [1, 0, 1], tmp_path, print)
+    order = [f"{m}, {c}, seed {seed}" for m in ("nearest", "mean") for seed in (1, 0) for c in ("cable", "bottle")]
+    assert [str(trial) for trial in wanted] == order
 
 
 def test_one_model_for_all_categories(root: Path, tmp_path: Path, quick: None) -> None:
@@ -125,11 +130,11 @@ def test_rows_that_are_there_stay(root: Path, tmp_path: Path, quick: None, monke
 def test_killed_between_training_and_row(
     root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*arguments: object) -> None:
+    def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
-        kill.setattr(runner, "_row", killed)
+        kill.setattr(runner, "evaluate", killed)
         runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path, print)
     (state,) = tmp_path.rglob("phase_0.safetensors")
     steps: list[Any] = []
@@ -170,19 +175,39 @@ def test_a_run_with_other_settings_is_refused_while_the_first_trains(
         runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
 
 
-@pytest.mark.parametrize("changed", ["train/good/001.png", "test/broken/001.png", "ground_truth/crack/000_mask.png"])
+@pytest.mark.parametrize(
+    ("changed", "with_file"),
+    [("train/good/001.png", True), ("test/broken/001.png", False), ("ground_truth/crack/000_mask.png", True)],
+)
 def test_changed_images_are_measured_again(
-    changed: str, root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+    changed: str, with_file: bool, root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = run(root, tmp_path / "out")
+    """Whether the trial's own file is there or, as in a copied table, only its row."""
+    before = run(root, tmp_path / "out", "mean")
+    if not with_file:
+        shutil.rmtree(tmp_path / "out" / "trials")
+        assert run(root, tmp_path / "out", "mean") == before
     path = root / "cable" / changed
     with Image.open(path) as file:
         file.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     capsys.readouterr()
-    after = run(root, tmp_path / "out")
-    assert "again stpm, cable, seed 0: its options, images or teacher have changed" in capsys.readouterr().out
+    after = run(root, tmp_path / "out", "mean")
+    assert "again mean, cable, seed 0: its options, images or teacher have changed" in capsys.readouterr().out
     assert [r["category"] for r in after] == ["bottle", "cable"] and after[0] == before[0]
     assert after[1]["data"] != before[1]["data"] and after[1]["train_seconds"] != before[1]["train_seconds"]
+
+
+def test_the_white_level_of_16_bit_files_is_a_setting(tmp_path: Path, quick: None) -> None:
+    for i in range(6):
+        path = tmp_path / "data" / "part" / "train" / "good" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64), 100 * i, dtype=np.uint16)).save(path)
+    (row,) = run(tmp_path / "data", tmp_path / "out", "mean", "--white", "1023")
+    assert float(row["threshold"]) >= 0
+    (folder,) = (tmp_path / "out" / "models").iterdir()
+    assert kd.load(folder).white == 1023
+    with pytest.raises(ValueError, match=r"other settings: \{'white': 1023\}"):
+        run(tmp_path / "data", tmp_path / "out", "mean", "--white", "4095")
 
 
 def test_other_settings_need_another_folder(root: Path, tmp_path: Path, quick: None) -> None:
