@@ -131,6 +131,12 @@ class TrainingSet(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+def teacher_of(config: DistillerConfig) -> teachers.Teacher:
+    """The teacher that a configuration names; see `kdlib.teachers.teacher`."""
+    c = config
+    return teachers.teacher(c.backbone, c.strides, c.weights, blocks=c.teacher_blocks, neighbourhood=c.neighbourhood)
+
+
 class Distiller(nn.Module):
     """A teacher, a student, and the map of their disagreement.
 
@@ -151,13 +157,7 @@ class Distiller(nn.Module):
     def __init__(self, config: DistillerConfig) -> None:
         super().__init__()
         self.config = config
-        self.teacher = teachers.teacher(
-            config.backbone,
-            config.strides,
-            config.weights,
-            blocks=config.teacher_blocks,
-            neighbourhood=config.neighbourhood,
-        )
+        self.teacher = teacher_of(config)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         """Teacher and student features of images `x` [B, 3, H, W]; `teacher` hands in features computed before."""
