@@ -15,15 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdlib.data.errors import DatasetError, readable
-from kdlib.data.layout import (
-    DEFECT_NAMES,
-    MASK_NAMES,
-    NORMAL_NAMES,
-    CategoryImages,
-    Layout,
-    is_normal,
-    samples_in,
-)
+from kdlib.data.layout import DEFECT_NAMES, MASK_NAMES, NORMAL_NAMES, CategoryImages, Layout, is_normal, samples_in
 from kdlib.data.listing import (
     child,
     folders_in,
@@ -40,7 +32,7 @@ TRAINING_NAMES = (*NORMAL_NAMES, "train")
 
 def find(root: Path) -> dict[str, Path]:
     """The folder itself, if it holds images, or a folder of normal images."""
-    own = image_files(root) or any(map(has_images, _named(root, TRAINING_NAMES)))
+    own = image_files(root) or any(has_images(part) for part in _named(root, TRAINING_NAMES))
     return {readable(root.name): root} if own else {}
 
 
@@ -59,38 +51,35 @@ def collect(folder: Path, category: str) -> CategoryImages:
     masks = child(folder, *MASK_NAMES)
     tested: list[Sample] = []
     for part in _named(folder, ("test", *DEFECT_NAMES)):
-        is_test = part.name.lower() == "test"
-        tested += _tested(part, category, masks) if is_test else _defective(part, part, category, masks)
+        if part.name.lower() != "test":
+            tested += _defective(part, part, category, masks)
+            continue
+        refuse_images(part)
+        for kind in folders_in(part):
+            normal = is_normal(kind.name)
+            tested += _normal(kind, category) if normal else _defective(kind, part, category, masks)
     return CategoryImages(train=_training(folder, category), test=tested)
 
 
 def _training(folder: Path, category: str) -> list[Sample]:
     named = _named(folder, TRAINING_NAMES)
     if not named:
-        return samples_in(folder, category, deeper=True)
+        return samples_in(folder, category)
     refuse_images(folder)
     samples: list[Sample] = []
     for part in named:
         if not is_normal(part.name):
             refuse_folders(part, NORMAL_NAMES, ", because training needs normal images only")
-        samples += _all_below(part, category)
+        samples += _normal(part, category)
     return samples
 
 
-def _tested(test: Path, category: str, masks: Path | None) -> list[Sample]:
-    refuse_images(test)
-    samples: list[Sample] = []
-    for part in folders_in(test):
-        samples += _all_below(part, category) if is_normal(part.name) else _defective(part, test, category, masks)
-    return samples
-
-
-def _all_below(part: Path, category: str) -> list[Sample]:
+def _normal(part: Path, category: str) -> list[Sample]:
     """The normal images of a folder and of all folders below, sorted by path."""
     samples: list[Sample] = []
     for folder in folders_with_images(part):
         _refuse_names(folder, part, (*DEFECT_NAMES, *MASK_NAMES))
-        samples += samples_in(folder, category, deeper=True)
+        samples += samples_in(folder, category)
     return sorted(samples, key=lambda sample: sample.path.as_posix())
 
 
@@ -104,7 +93,7 @@ def _defective(part: Path, base: Path, category: str, masks: Path | None) -> lis
         _refuse_names(folder, base, (*NORMAL_NAMES, *MASK_NAMES))
         inner = folder.relative_to(base)
         defect = inner.parts[0] if inner.parts else base.name
-        samples += samples_in(folder, category, defect, masks / inner if masks else None, deeper=True)
+        samples += samples_in(folder, category, defect, masks / inner if masks else None)
     return samples
 
 
@@ -113,9 +102,9 @@ def _refuse_names(folder: Path, base: Path, names: Iterable[str]) -> None:
     for name in folder.relative_to(base).parts:
         if name.lower() in names:
             raise DatasetError(
-                f"{folder} is a folder '{name}' among the images of {base}, which means something else. Normal images "
-                f"belong into good, test/good or train, defective ones into {DEFECT_NAMES[0]} or test, masks into "
-                f"{MASK_NAMES[1]}, each directly below the folder of the data set."
+                f"{folder} is a folder '{name}' among the images of {base}, which means something else. Directly below "
+                f"the data set's folder, normal images belong into good, test/good or train, defective ones into "
+                f"{DEFECT_NAMES[0]} or test, masks into {MASK_NAMES[1]}."
             )
 
 

@@ -12,15 +12,15 @@ Source: Y. Zou et al., SPot-the-Difference, ECCV 2022.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdlib.data.errors import DatasetError
 from kdlib.data.layout import CategoryImages, Layout, normal_folders
 from kdlib.data.listing import child
-from kdlib.data.mvtec import collect_mvtec, find_mvtec
 from kdlib.data.samples import Sample
-from kdlib.data.visa_lists import Entry, csv_at, read_csv, read_meta, why_no_meta
+from kdlib.data.trees import collect_mvtec, find_mvtec
+from kdlib.data.visa_lists import Entry, csv_at, read_csv, read_meta
 
 VISA_CATEGORIES = frozenset({
     "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4",
@@ -34,13 +34,12 @@ def find(root: Path) -> dict[str, Path]:
     Raises:
         DatasetError: A list is damaged.
     """
-    if csv_at(root):
-        return _listed(root, read_csv(root))
-    if csv_at(root.parent):
-        return _listed(root.parent, read_csv(root.parent), root.name)
+    if path := csv_at(root):
+        return _listed(root, read_csv(path))
+    if path := csv_at(root.parent):
+        return _listed(root.parent, read_csv(path), root.name)
     inner = child(root, "1cls")
-    folders = find_mvtec(inner or root)
-    if folders:
+    if folders := find_mvtec(inner or root):
         return folders if inner or VISA_CATEGORIES.issuperset(folders) else {}
     return _listed(root, read_meta(root)) or _listed(root.parent, read_meta(root.parent), root.name)
 
@@ -52,31 +51,31 @@ def collect(folder: Path, category: str) -> CategoryImages:
         DatasetError: A damaged list, a path in it that is missing or leads out of the root, a file that is named
             twice, defects in training.
     """
-    if csv_at(folder):
-        return _samples(folder, read_csv(folder), category)
+    if path := csv_at(folder):
+        return _samples(folder, read_csv(path), category)
     if normal_folders(child(folder, "train")):
         return collect_mvtec(folder, category)
     return _samples(folder, read_meta(folder), category)
 
 
-def _listed(base: Path, entries: Iterable[Entry], only: str | None = None) -> dict[str, Path]:
+def _listed(base: Path, entries: Sequence[Entry], only: str | None = None) -> dict[str, Path]:
     names = sorted({entry.category for entry in entries})
     return {name: base for name in names if only in (None, name)}
 
 
-def _samples(base: Path, entries: Iterable[Entry], category: str) -> CategoryImages:
+def _samples(base: Path, entries: Sequence[Entry], category: str) -> CategoryImages:
     samples: dict[str, list[Sample]] = {"train": [], "test": []}
-    locate = _locator(base)
+    named: dict[Path, Entry] = {}
     for entry in entries:
         if entry.category != category:
             continue
         if entry.anomalous and entry.split == "train":
             raise DatasetError(
-                f"{entry.where} puts the defective image {entry.image!r} into the training split; "
-                f"training here needs normal images only. Use a list without such lines (VisA: 1cls.csv)."
+                f"{entry.where} puts the defective image {entry.image!r} into the training split, which takes normal "
+                f"images only. Use a list without such lines (VisA: 1cls.csv)."
             )
-        path = locate(entry.image, entry)
-        mask = locate(entry.mask, entry) if entry.anomalous and entry.mask else None
+        path = _locate(base, entry.image, entry, named)
+        mask = _locate(base, entry.mask, entry, named) if entry.anomalous and entry.mask else None
         samples[entry.split].append(
             Sample(path=path, category=category, defect=entry.defect, label=int(entry.anomalous), mask_path=mask)
         )
@@ -84,31 +83,22 @@ def _samples(base: Path, entries: Iterable[Entry], category: str) -> CategoryIma
     return CategoryImages(train=train, test=test)
 
 
-def _locator(base: Path) -> Callable[[str, Entry], Path]:
-    """What turns a listed path into a file, and refuses one that leads out of the root or is listed before."""
-    root = base.resolve()
-    lines: dict[Path, Entry] = {}
-
-    def locate(relative: str, entry: Entry) -> Path:
-        path = base / relative.replace("\\", "/")
-        real = path.resolve()
-        if not real.is_relative_to(root):
-            raise DatasetError(
-                f"{entry.where} names {relative!r}, which leads out of {base}. Paths in it must stay inside."
-            )
-        if not real.is_file():
-            raise DatasetError(
-                f"{entry.where} names {relative!r}, but {path} does not exist. Copy the file or mend the list."
-            )
-        if before := lines.get(real):
-            raise DatasetError(
-                f"{entry.where} names {relative!r} ({entry.split}), which {before.where} names too ({before.split}). "
-                f"Each image and each mask may be named once: remove one of the lines."
-            )
-        lines[real] = entry
-        return path
-
-    return locate
+def _locate(base: Path, relative: str, entry: Entry, named: dict[Path, Entry]) -> Path:
+    """The file that a line names; a `DatasetError` if it is missing, outside of `base`, or `named` before."""
+    path = base / relative.replace("\\", "/")
+    real = path.resolve()
+    found = f"{entry.where} names {relative!r}"
+    if not real.is_relative_to(base.resolve()):
+        raise DatasetError(f"{found}, which leads out of {base}. Paths in it must stay inside.")
+    if not real.is_file():
+        raise DatasetError(f"{found}, but {path} does not exist. Copy the file or mend the list.")
+    if before := named.get(real):
+        raise DatasetError(
+            f"{found} ({entry.split}), which {before.where} names too ({before.split}). Each image and each mask may "
+            f"be named once: remove one of the lines."
+        )
+    named[real] = entry
+    return path
 
 
 VISA = Layout(
@@ -118,5 +108,4 @@ VISA = Layout(
     collect=collect,
     licence="CC BY 4.0 (VisA)",
     licensed=VISA_CATEGORIES,
-    diagnose=why_no_meta,
 )

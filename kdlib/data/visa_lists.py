@@ -6,11 +6,10 @@ import csv
 import json
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdlib.data.errors import DatasetError, readable
+from kdlib.data.errors import DatasetError, printable, readable
 from kdlib.data.layout import is_normal
 from kdlib.data.listing import child
 
@@ -36,76 +35,69 @@ def csv_at(root: Path) -> Path | None:
     return folder / "1cls.csv" if folder and (folder / "1cls.csv").is_file() else None
 
 
-def read_csv(root: Path) -> Iterator[Entry]:
-    """The lines of split_csv/1cls.csv.
+def read_csv(path: Path) -> list[Entry]:
+    """The lines of a 1cls.csv.
 
     Raises:
         DatasetError: It is damaged or empty.
     """
-    path = csv_at(root)
-    count = 0
     try:
-        with open(path or root, newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                yield _csv_entry(row, f"{path}, line {number}")
-                count += 1
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = enumerate(csv.DictReader(file), start=2)
+            entries = [_csv_entry(row, f"{path}, line {number}") for number, row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is damaged ({error}). Take the file that comes with VisA.") from error
-    if not count:
+    if not entries:
         raise DatasetError(f"{path} lists no images. Take the file that comes with VisA.")
+    return entries
 
 
-def read_meta(root: Path) -> Iterator[Entry]:
-    """The entries of meta.json; nothing if there is none, or one of another kind: the name is too common to insist.
+def read_meta(root: Path) -> list[Entry]:
+    """The entries of meta.json; none if there is none, or one of another kind: the name is too common to insist.
 
     Raises:
         DatasetError: It has the lists "train" and "test", which are damaged.
     """
     path = root / META
-    data, problem = _parsed(path)
-    if problem:
+    lists, problem = _lists(path)
+    if "damaged" in problem:
         warnings.warn(f"{path} {problem} and is passed over.", stacklevel=2)
-    if not _is_meta(data):
-        return
-    for split in SPLITS:
-        for category, items in data[split].items():
+    entries: list[Entry] = []
+    for split, categories in lists.items():
+        for category, items in categories.items():
+            where = f"{path}, {split!r}, {category!r}"
             if not isinstance(items, list):
                 raise DatasetError(
-                    f"{path}: the images of {category!r} in {split!r} are {items!r}; expected a list of objects with "
-                    f"img_path, mask_path, specie_name and anomaly (0 or 1)."
+                    f"{where}: found {items!r}; expected a list of objects with img_path, mask_path, specie_name and "
+                    f"anomaly (0 or 1)."
                 )
-            for number, item in enumerate(items):
-                yield _meta_entry(item, split, category, f"{path}, {split!r}, {category!r}, item {number}")
+            entries += [_meta_entry(item, split, category, f"{where}, item {i}") for i, item in enumerate(items)]
+    return entries
 
 
 def why_no_meta(root: Path) -> str:
     """What keeps a meta.json from being read as a list of images; empty where none is."""
     path = root / META
-    if not path.is_file():
-        return ""
-    data, problem = _parsed(path)
-    if not problem and not _is_meta(data):
-        problem = 'has not the form {"train": {CATEGORY: [...]}, "test": {CATEGORY: [...]}}'
-    return f"{META} {problem or 'lists no images'}."
+    return f" {META} {_lists(path)[1] or 'lists no images'}." if path.is_file() else ""
 
 
-def _parsed(path: Path) -> tuple[Any, str]:
-    """What a JSON file holds, or what is wrong with it; neither if there is no such file."""
+def _lists(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    """The items of train and test in a meta.json, by category, or what is wrong with it."""
     if not path.is_file():
-        return None, ""
+        return {}, ""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig")), ""
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        return None, f"is damaged ({error})"
-
-
-def _is_meta(data: Any) -> bool:
-    return isinstance(data, dict) and all(isinstance(data.get(split), dict) for split in SPLITS)
+        return {}, f"is damaged ({error})"
+    if not isinstance(data, dict) or not all(isinstance(data.get(split), dict) for split in SPLITS):
+        return {}, 'has not the form {"train": {CATEGORY: [...]}, "test": {CATEGORY: [...]}}'
+    return {split: data[split] for split in SPLITS}, ""
 
 
 def _csv_entry(row: dict[str, Any], where: str) -> Entry:
-    values = [row.get(key) for key in ("split", "object", "label", "image", "mask")]
-    split, category, label, image, mask = ("" if value is None else value.strip() for value in values)
+    split, category, label, image, mask = (
+        (row.get(key) or "").strip() for key in ("split", "object", "label", "image", "mask")
+    )
     split, label = split.lower(), label.lower()
     if split not in SPLITS or label not in ("normal", "anomaly") or not category or not image:
         raise DatasetError(
@@ -125,20 +117,14 @@ def _meta_entry(item: Any, split: str, category: str, where: str) -> Entry:
         )
     anomalous = bool(int(flag))
     if anomalous and is_normal(defect):
-        raise DatasetError(
-            f"{where}: {item!r} is an anomaly of the kind {defect!r}. Set anomaly to 0, or name the defect."
-        )
-    defect = readable(defect) or "anomaly" if anomalous else "normal"
-    return Entry(where, split, _plain(category, where), defect, anomalous, image, mask)
+        raise DatasetError(f"{where}: {item!r} is an anomaly of the kind {defect!r}. Set anomaly to 0, or name it.")
+    kind = (readable(defect) or "anomaly") if anomalous else "normal"
+    return Entry(where, split, _plain(category, where), kind, anomalous, image, mask)
 
 
 def _plain(category: str, where: str) -> str:
-    """A category's name, which becomes the name of folders and files.
-
-    Raises:
-        DatasetError: It leads elsewhere, or no file can have it.
-    """
-    name = readable(category)
+    """A category's name, which becomes the name of folders and files; a `DatasetError` if no file can have it."""
+    name = printable(category)
     if name in ("", ".", "..") or not name.isprintable() or any(sign in '/\\:*?"<>|' for sign in category):
         raise DatasetError(f"{where}: the category {name!r} cannot be the name of a folder. Use letters and digits.")
     return name
