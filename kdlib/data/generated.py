@@ -54,11 +54,7 @@ def data_folder() -> Path:
 
 
 def locate(root: str | Path, categories: Sequence[str] | None = None) -> Path:
-    """Where a data set lies. A plain name may mean a generated set, whose `categories` are made where missing.
-
-    Raises:
-        DatasetError: The name means a generated set and a folder of images here.
-    """
+    """Where a data set lies. A plain name may mean a generated set, whose `categories` are made where missing."""
     wanted = offered(root) if isinstance(root, str) else None
     if wanted is None:
         return Path(root)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kdlib.data.errors import DatasetError, printable, readable
 from kdlib.data.listing import (
@@ -31,8 +31,7 @@ DEFECT_NAMES = ("defects", "defect", "defective", "anomalies", "anomaly", "anoma
 MASK_NAMES = ("ground_truth", "masks", "mask")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CategoryImages:
+class CategoryImages(NamedTuple):
     """The samples of one category. An empty `calib` means: no official validation set, take a share of `train`."""
 
     train: Sequence[Sample]
@@ -40,8 +39,7 @@ class CategoryImages:
     calib: Sequence[Sample] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """One way in which a data set lies on disk.
 
     Attributes:
@@ -94,9 +92,6 @@ def samples_in(folder: Path, category: str, defect: str = "normal", masks: Path 
 
     With `masks`, each image needs a mask there: a file of the same name, with or without `_mask`, and any image suffix,
     or a folder of that name with masks. Without, a mask beside the image is taken where there is one.
-
-    Raises:
-        DatasetError: A mask is missing, or is not the only one of its image or for its image.
     """
     mask_of = images_in(folder)
     if defect == "normal":

@@ -12,19 +12,14 @@ from kdlib.data.folder import OWN
 from kdlib.data.layout import Layout
 from kdlib.data.listing import contents, few, folders_in
 from kdlib.data.trees import AD2, BMAD, BTAD, LOCO, MVTEC, MVTEC3D
-from kdlib.data.visa import VISA
-from kdlib.data.visa_lists import why_no_meta
+from kdlib.data.visa import VISA, why_no_meta
 
 # "auto" takes the first that fits, so the more particular layouts come first.
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (VISA, MVTEC3D, BMAD, BTAD, AD2, LOCO, MVTEC, OWN)}
 
 
 def recognise(root: Path, layout: str) -> tuple[Layout, Mapping[str, Path]]:
-    """The layout of a folder, and its categories with their folders.
-
-    Raises:
-        DatasetError: No such folder, or no known layout.
-    """
+    """The layout of a folder, and its categories with their folders."""
     root = Path(os.path.abspath(root.expanduser()))
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"

@@ -30,11 +30,7 @@ _MASK_VALUES = 16  # a photograph has more different values, a mask with class n
 
 
 def image_files(folder: Path | None) -> list[Path]:
-    """The image files directly in a folder, masks among them, sorted by name.
-
-    Raises:
-        DatasetError: Something with an image's name is not a file.
-    """
+    """The image files directly in a folder, masks among them, sorted by name."""
     found: list[Path] = []
     unread: list[str] = []
     for entry in _visible(folder):
@@ -58,9 +54,6 @@ def images_in(folder: Path) -> dict[Path, Path | None]:
 
     A mask beside its image is no image: STEM_mask.* beside STEM.*, or the one of two files with the same stem that has
     hardly any different pixel values.
-
-    Raises:
-        DatasetError: An image has two masks beside it, or something with an image's name is not a file.
     """
     files = image_files(folder)
     stems: dict[str, list[Path]] = defaultdict(list)

@@ -57,11 +57,8 @@ def open_image(source: Path | bytes, white: int | None = None) -> Image.Image:
 def open_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Decode a mask, upright, [H, W]: True where any colour channel is above zero.
 
-    Class numbers (VisA) and 0/255 masks give the same result. Transparent pixels are no defect. In masks that are
-    stored as JPEG or lossy WebP a pixel must be above 127, because compression leaves faint grey around every edge.
-
-    Args:
-        path: A file, or a folder of masks of one image, which are joined (MVTec LOCO AD).
+    Transparent pixels are no defect. In masks that are stored as JPEG or lossy WebP a pixel must be above 127, because
+    compression leaves faint grey around every edge. A folder of masks of one image is joined (MVTec LOCO AD).
 
     Raises:
         DatasetError: A file is missing, truncated or damaged; a folder holds no masks, or masks of different sizes.

@@ -101,11 +101,7 @@ class ImageSet(Dataset[Item]):
         return pixels.clone()
 
     def of(self, category: str) -> ImageSet:
-        """The images of one category; `categories`, and so the category numbers, stay as they are.
-
-        Raises:
-            DatasetError: The category is unknown.
-        """
+        """The images of one category; `categories`, and so the category numbers, stay as they are."""
         check_known("category", category, self.categories)
         return self._with(sample for sample in self.samples if sample.category == category)
 
@@ -116,7 +112,7 @@ class ImageSet(Dataset[Item]):
     def cached(self, budget: int = 2**30) -> ImageSet:
         """The same set, which keeps images in memory as bytes after their first use (256 x 256: 0.2 MB each).
 
-        For loops that pass over a set many times. Sets made from it by `of` and `subset` share the memory.
+        Sets made from it by `of` and `subset` share the memory.
 
         Args:
             budget: Bytes in memory at most, in all processes that load data together; what does not fit is read again.
@@ -126,20 +122,13 @@ class ImageSet(Dataset[Item]):
         return images
 
     def check(self) -> None:
-        """Read all files: call it before a long training.
-
-        Raises:
-            DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
-        """
+        """Read all files before a long training; a `DatasetError` names all that are missing, damaged or do not fit."""
         check_files(self.samples)
 
     def fingerprint(self) -> str:
-        """A hash of all that the set gives, 32 hexadecimal digits; the same for the same files in any other place.
+        """A hash of all that the set gives, 32 hexadecimal digits; it reads every file once.
 
-        It reads every file once. Names of files do not count, their bytes and their order do.
-
-        Raises:
-            DatasetError: A file is missing.
+        Names of files and folders do not count, their bytes and their order do, so a copy in another place has the same.
         """
         return fingerprint(self.samples, self.size, self.white or WHITE)
 
@@ -174,11 +163,7 @@ class Splits:
     licence: str
 
     def of(self, category: str) -> Splits:
-        """One category alone: the three sets keep their category numbers, `categories` becomes `(category,)`.
-
-        Raises:
-            DatasetError: The category is unknown.
-        """
+        """One category alone: the three sets keep their category numbers, `categories` becomes `(category,)`."""
         train, calib, test = (part.of(category) for part in (self.train, self.calib, self.test))
         return Splits(train, calib, test, categories=(category,), licence=self.licence)
 

@@ -43,9 +43,6 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
     """Decode an image, upright 8-bit RGB, and its mask [h, w], where it has one, at the size of the file.
 
     A mask describes the image as a viewer shows it, after its EXIF rotation, and has exactly that size in the file.
-
-    Raises:
-        DatasetError: A file is missing or damaged, or the mask has another size than its image.
     """
     image = open_image(sample.path, white)
     if sample.mask_path is None:
@@ -60,11 +57,7 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
 
 
 def check_files(samples: Iterable[Sample]) -> None:
-    """Read all files, before anything trains.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
-    """
+    """Read all files, before anything trains; a `DatasetError` names all that cannot be used."""
     unique = list(dict.fromkeys(samples))
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = [problem for problem in pool.map(_problem, unique) if problem]
@@ -75,17 +68,9 @@ def check_files(samples: Iterable[Sample]) -> None:
 
 
 def fingerprint(samples: Iterable[Sample], *facts: object) -> str:
-    """A hash of what samples hold, 32 hexadecimal digits: the bytes of images and masks, labels, kinds of defect.
+    """A hash of what samples hold, in their order, and of further facts, 32 hexadecimal digits.
 
-    Folders and names of files do not count, so a copy of a data set on another machine has the same one; the order of
-    the samples, which training depends on, does. An image that is stored again with other bytes changes it.
-
-    Args:
-        samples: In the order in which they are used.
-        facts: What else matters, such as the working size.
-
-    Raises:
-        DatasetError: A file is missing.
+    What counts are the bytes of images and masks, labels, kinds of defect; not the names of files.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         lines = [json.dumps(facts), *pool.map(_described, samples)]

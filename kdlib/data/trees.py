@@ -72,11 +72,7 @@ class Tree:
     defects: tuple[str, ...] = ()
 
     def __call__(self, folder: Path, category: str) -> CategoryImages:
-        """The samples of one category.
-
-        Raises:
-            DatasetError: Images in places that no split takes, or a mask folder that lacks a mask.
-        """
+        """The samples of one category."""
         public = child(folder, AD2_TEST)
         test = public or child(folder, "test")
         truth = child(folder, *MASK_NAMES) or child(test, *MASK_NAMES)
@@ -157,49 +153,42 @@ def _find_btad(root: Path) -> dict[str, Path]:
 
 
 collect_mvtec = Tree()
-MVTEC = Layout(
-    name="mvtec",
-    expects="CATEGORY/train/good/*.png",
-    find=find_mvtec,
-    collect=collect_mvtec,
-    licence=f"{NC} (MVTec AD)",
-    licensed=AD_CATEGORIES,
-)
+MVTEC = Layout("mvtec", "CATEGORY/train/good/*.png", find_mvtec, collect_mvtec, f"{NC} (MVTec AD)", AD_CATEGORIES)
 LOCO = Layout(
-    name="mvtec_loco",
-    expects="CATEGORY/train/good/*.png and CATEGORY/test/logical_anomalies/*.png",
-    find=partial(find_categories, is_category=_is_loco),
-    collect=collect_mvtec,
-    licence=f"{NC} (MVTec LOCO AD)",
-    licensed=LOCO_CATEGORIES,
+    "mvtec_loco",
+    "CATEGORY/train/good/*.png and CATEGORY/test/logical_anomalies/*.png",
+    partial(find_categories, is_category=_is_loco),
+    collect_mvtec,
+    f"{NC} (MVTec LOCO AD)",
+    LOCO_CATEGORIES,
 )
 AD2 = Layout(
-    name="mvtec_ad2",
-    expects="CATEGORY/train/good/*.png and CATEGORY/test_public",
-    find=partial(find_categories, is_category=_is_ad2),
-    collect=collect_mvtec,
-    licence=f"{NC} (MVTec AD 2)",
-    licensed=AD2_CATEGORIES,
+    "mvtec_ad2",
+    "CATEGORY/train/good/*.png and CATEGORY/test_public",
+    partial(find_categories, is_category=_is_ad2),
+    collect_mvtec,
+    f"{NC} (MVTec AD 2)",
+    AD2_CATEGORIES,
 )
 MVTEC3D = Layout(
-    name="mvtec3d",
-    expects="CATEGORY/train/good/rgb/*.png",
-    find=partial(find_categories, is_category=_is_mvtec3d),
-    collect=Tree(images=("rgb",), masks=("gt",), unused=("xyz", "calibration")),
-    licence=f"{NC} (MVTec 3D-AD)",
+    "mvtec3d",
+    "CATEGORY/train/good/rgb/*.png",
+    partial(find_categories, is_category=_is_mvtec3d),
+    Tree(images=("rgb",), masks=("gt",), unused=("xyz", "calibration")),
+    f"{NC} (MVTec 3D-AD)",
 )
 BTAD = Layout(
-    name="btad",
-    expects="CATEGORY/train/ok/*.bmp (BTech_Dataset_transformed)",
-    find=_find_btad,
-    collect=collect_mvtec,
-    licence=f"{NC} (BTAD)",
-    licensed=BTAD_CATEGORIES,
+    "btad",
+    "CATEGORY/train/ok/*.bmp (BTech_Dataset_transformed)",
+    _find_btad,
+    collect_mvtec,
+    f"{NC} (BTAD)",
+    BTAD_CATEGORIES,
 )
 BMAD = Layout(
-    name="bmad",
-    expects="SET/train/good and SET/test/Ungood",
-    find=partial(find_categories, is_category=_is_bmad),
-    collect=Tree(images=("img",), masks=("anomaly_mask", "label"), defects=("ungood",)),
-    licence=f"{NC} (BMAD); each of its sets also keeps its own terms",
+    "bmad",
+    "SET/train/good and SET/test/Ungood",
+    partial(find_categories, is_category=_is_bmad),
+    Tree(images=("img",), masks=("anomaly_mask", "label"), defects=("ungood",)),
+    f"{NC} (BMAD); each of its sets also keeps its own terms",
 )
