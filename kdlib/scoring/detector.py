@@ -19,6 +19,8 @@ from kdlib.scoring.evaluation import evaluate, fitting
 from kdlib.scoring.normal_maps import FLOOR, FUSION, NormalMaps, Tally
 
 FOLDS = 5
+FEWEST = 4
+"""Calibration images that normal maps need."""
 
 
 class Scorer(nn.Module):
@@ -123,8 +125,8 @@ def calibrate(
     scores, kept = [], []
     for part, measured in zip(parts, normal, strict=False):
         keep = np.linspace(0, len(part) - 1, min(drawn, len(part))).round().astype(np.int64)
-        options = {"device": str(runtime.device), "precision": runtime.precision}
-        seen = evaluate(Scorer(model, measured), part, keep=keep, **options)
+        scorer = Scorer(model, measured)
+        seen = evaluate(scorer, part, keep=keep, device=str(runtime.device), precision=runtime.precision)
         scores.append(seen.scores)
         kept += list(seen.kept_maps)
     set_by, scale = threshold(np.concatenate(scores), quantile), display_scale(kept)
@@ -139,9 +141,9 @@ def _check_images(images: ImageSet, maps: str) -> None:
         raise ValueError("there are no calibration images; expected some normal images that training has not seen")
     if images.labels.any():
         raise ValueError(f"{int(images.labels.sum())} calibration images are anomalous; expected normal images only")
-    if maps == "normal" and len(images) < 4:
+    if maps == "normal" and len(images) < FEWEST:
         raise ValueError(
-            f"there are {len(images)} calibration images; maps='normal' needs 4 or more for mean maps: use "
+            f"there are {len(images)} calibration images; maps='normal' needs {FEWEST} or more for mean maps: use "
             "maps='plain' or set more images aside"
         )
 

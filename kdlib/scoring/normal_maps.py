@@ -19,6 +19,7 @@ below 0, as a likelihood's do, is counted from its lowest normal value.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Tally:
 
 
 class NormalMaps(nn.Module):
-    """What is normal, as buffers per level: the mean map `mean_0` [1, 1, h, w], counted from the value `base_0` [].
+    """What is normal: of every level the mean map, a buffer `mean_0`, `mean_1`, ... [1, 1, h, w].
 
     Args:
         means: One map [1, 1, h, w] per level, of values above `bases`.
@@ -96,14 +97,14 @@ class NormalMaps(nn.Module):
         if not means:
             raise ValueError("there are no maps of normal images; expected at least one image, and one map per level")
         self.floor, self.fusion, self.levels = float(floor), fusion, len(means)
-        for level, (mean, base) in enumerate(zip(means, bases or [0.0] * len(means), strict=True)):
+        self.bases = tuple(bases or [0.0] * len(means))
+        for level, mean in enumerate(means):
             if mean.shape[:2] != (1, 1) or not torch.isfinite(mean).all() or mean.min() < 0 or not mean.any():
                 raise ValueError(
                     f"mean map {level} is {tuple(mean.shape)} and {mean.min():.3g} to {mean.max():.3g}; expected "
                     "[1, 1, h, w] with finite values of 0 or more, not all 0"
                 )
             self.register_buffer(f"mean_{level}", mean.float())
-            self.register_buffer(f"base_{level}", torch.tensor(float(base)))
 
     @classmethod
     def fit(cls, tally: Tally, *, floor: float = FLOOR, fusion: Fusion = FUSION) -> NormalMaps:
@@ -115,6 +116,10 @@ class NormalMaps(nn.Module):
         above = [(mean - base).clamp_min(0) for mean, base in zip(means, bases, strict=True)]
         return cls(above, bases, floor=floor, fusion=fusion)
 
+    def settings(self) -> dict[str, Any]:
+        """All but the means, as plain values."""
+        return {"floor": self.floor, "fusion": self.fusion, "bases": list(self.bases)}
+
     def means(self) -> list[Tensor]:
         """The mean map [1, 1, h, w] of each level."""
         return [self.get_buffer(f"mean_{level}") for level in range(self.levels)]
@@ -123,7 +128,7 @@ class NormalMaps(nn.Module):
         """Level maps [B, 1, h, w], each divided by what is normal at its places; other sizes take a resized mean."""
         if len(levels) != self.levels:
             raise ValueError(f"found {len(levels)} level maps, but means of {self.levels}; use the model they are of")
-        errors = [(amap.float() - self.get_buffer(f"base_{i}")).clamp_min(0) for i, amap in enumerate(levels)]
+        errors = [(amap.float() - base).clamp_min(0) for amap, base in zip(levels, self.bases, strict=True)]
         return [error / self._normal(mean, error) for error, mean in zip(errors, self.means(), strict=True)]
 
     def _normal(self, mean: Tensor, amap: Tensor) -> Tensor:
