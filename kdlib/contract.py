@@ -72,38 +72,21 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training: what is optimised, how, on which loss, for how long.
+    """One stretch of training: what is optimised, how, on which loss, for how long."""
 
-    Attributes:
-        name: Shown in progress bars and histories.
-        parameters: What the optimiser may change; groups may have rates of their own.
-        optimiser: Builds the optimiser from the parameters.
-        loss: Maps a batch to named losses.
-        steps: Optimiser steps.
-        batch_size: Images per step, over all processes.
-        scheduler: Builds a learning-rate schedule, stepped once per step.
-        clip: Largest norm of the gradient over all parameters; a longer one is shortened to it. `None`: any.
-        balanced: Every batch shows all categories equally often, small ones' images more often than others'.
-        view: What each image is turned into besides, with one seed per image and step.
-        auxiliary: Auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them.
-        exemplars: Further training images in a batch, over all processes.
-        teacher_fixed: The teacher does not change in this phase: it stays in eval mode, and its features of the clean
-            image are computed once. False in a phase that trains the teacher itself; batches then carry no features.
-    """
-
-    name: str
-    parameters: Parameters
+    name: str  # shown in progress bars and histories
+    parameters: Parameters  # what the optimiser may change; groups may have rates of their own
     optimiser: Callable[[Parameters], torch.optim.Optimizer]
     loss: Callable[[Batch], Losses]
     steps: int
-    batch_size: int
-    scheduler: Schedule | None = None
-    clip: float | None = None
-    balanced: bool = False
-    view: View | None = None
-    auxiliary: int = 0
-    exemplars: int = 0
-    teacher_fixed: bool = True
+    batch_size: int  # images per step, over all processes
+    scheduler: Schedule | None = None  # `None`: the rate is constant
+    clip: float | None = None  # largest norm of the gradient over all parameters; a longer one is shortened to it
+    balanced: bool = False  # every batch shows all categories equally often, small ones' images more often
+    view: View | None = None  # what each image is turned into besides, with one seed per image and step
+    auxiliary: int = 0  # auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them
+    exemplars: int = 0  # further training images in a batch, over all processes
+    teacher_fixed: bool = True  # False in a phase that trains the teacher; batches then carry none of its features
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters that the optimiser may change, whatever groups they are in."""
