@@ -35,6 +35,8 @@ class DistillerConfig:
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces `epochs` where set.
         batch_size: Images per step.
+        schedule: Learning rate: `constant`, or `cosine`, falling from the method's to 0 along half a cosine.
+        clip: Largest norm of the gradient over all parameters; `None` leaves it alone.
         fusion: How level maps are fused: `sum`, `mean`, `product`, `max`.
         blur: Gaussian sigma of the anomaly map, in pixels of a 256 px image.
         align_corners: Convention when level maps are resized.
@@ -51,6 +53,8 @@ class DistillerConfig:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
     fusion: Fusion = "sum"
     blur: float = 4.0
     align_corners: bool = False
@@ -70,6 +74,7 @@ class DistillerConfig:
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "top_k": (self.top_k >= 1, "1 or more"),
             "blur": (self.blur >= 0, "0 or more"),
+            "clip": (self.clip is None or self.clip > 0, "a positive norm, or none"),
             "margin": (0 <= self.margin < 128, "0 to 127 pixels of a 256 px image"),
             "neighbourhood": (self.neighbourhood % 2 == 1 and self.neighbourhood > 0, "an odd number: 1, 3, 5, ..."),
             "strides": (min(self.strides, default=0) >= 1, "one or more positive numbers, like (4, 8, 16)"),

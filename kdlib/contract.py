@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig
@@ -25,26 +27,21 @@ View: TypeAlias = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 Parameters: TypeAlias = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """What an optimiser takes: parameters, or groups of them with their own settings: `{"params": [...], "lr": 0.01}`."""
 
+Schedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
+"""Builds a learning-rate schedule for an optimiser, stepped once per step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a method's loss may look at.
+    """What a method's loss may look at."""
 
-    Attributes:
-        image: RGB in 0..1 [B, 3, H, W].
-        category: Index of the product each image shows [B].
-        teacher: Features of the frozen teacher per level, [B, C, h, w] each, where they were computed before.
-        views: What the phase's view made of each image, by name, [B, ...] each.
-        auxiliary: Images of another set, textures or natural ones, [A, 3, H, W]; as many as the phase asked for.
-        exemplars: Further images of the training set, with their teacher features; as many as the phase asked for.
-    """
-
-    image: Tensor
-    category: Tensor
-    teacher: Sequence[Tensor] | None = None
-    views: Mapping[str, Tensor] = field(default_factory=dict)
-    auxiliary: Tensor | None = None
-    exemplars: Batch | None = None
+    image: Tensor  # RGB in 0..1 [B, 3, H, W]
+    category: Tensor  # index of the product each image shows [B]
+    teacher: Sequence[Tensor] | None = None  # features of the frozen teacher per level [B, C, h, w], if computed before
+    views: Mapping[str, Tensor] = field(default_factory=dict)  # what the phase's view made of each image [B, ...]
+    auxiliary: Tensor | None = None  # images of another set [A, 3, H, W], as many as the phase asked for
+    exemplars: Batch | None = None  # further training images, with their teacher features
+    progress: float = 0.0  # share of the phase's steps that are done, in [0, 1)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -58,42 +55,27 @@ def _moved(value: Any, device: torch.device) -> Any:
         return value.to(device)
     if isinstance(value, Mapping):
         return {name: _moved(entry, device) for name, entry in value.items()}
-    return None if value is None else [_moved(entry, device) for entry in value]
+    return value if value is None or isinstance(value, float) else [_moved(entry, device) for entry in value]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training: what is optimised, how, on which loss, for how long.
+    """One stretch of training: what is optimised, how, on which loss, for how long."""
 
-    Attributes:
-        name: Shown in progress bars and histories.
-        parameters: What the optimiser may change; groups may have rates of their own.
-        optimiser: Builds the optimiser from the parameters.
-        loss: Maps a batch to named losses.
-        steps: Optimiser steps.
-        batch_size: Images per step, over all processes.
-        scheduler: Builds a learning-rate schedule, stepped once per step.
-        clip: Largest norm of the gradient over all parameters; a longer one is shortened to it. `None`: any.
-        balanced: Every batch shows all categories equally often, small ones' images more often than others'.
-        view: What each image is turned into besides, with one seed per image and step.
-        auxiliary: Auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them.
-        exemplars: Further training images in a batch, over all processes.
-        teacher_fixed: The teacher does not change in this phase: it stays in eval mode, and its features of the clean
-            image are computed once. False in a phase that trains the teacher itself; batches then carry no features.
-    """
-
-    name: str
-    parameters: Parameters
+    name: str  # shown in progress bars and histories
+    parameters: Parameters  # what the optimiser may change; groups may have rates of their own
     optimiser: Callable[[Parameters], torch.optim.Optimizer]
     loss: Callable[[Batch], Losses]
     steps: int
-    batch_size: int
-    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
-    clip: float | None = None
-    balanced: bool = False
-    view: View | None = None
-    auxiliary: int = 0
-    exemplars: int = 0
+    batch_size: int  # images per step, over all processes
+    scheduler: Schedule | None = None
+    clip: float | None = None  # largest norm of the gradient over all parameters; a longer one is shortened to it
+    balanced: bool = False  # every batch shows all categories equally often
+    view: View | None = None  # what each image is turned into besides, with one seed per image and step
+    auxiliary: int = 0  # images of `fit(auxiliary=...)` in a batch, over all processes
+    exemplars: int = 0  # further training images in a batch, over all processes
+    # The teacher stays in eval mode, and its features of the clean image are computed once. False in a phase that
+    # trains the teacher itself; batches then carry no features.
     teacher_fixed: bool = True
 
     def trained(self) -> list[nn.Parameter]:
@@ -105,17 +87,13 @@ class Phase:
 
 
 class TrainingSet(Protocol):
-    """What a method may know of the training images before and between phases.
-
-    Attributes:
-        categories: Names of the products.
-        held_out: Normal images that no phase trains on, for statistics; without any, the training images.
-    """
+    """What a method may know of the training images before and between phases."""
 
     categories: tuple[str, ...]
 
     @property
-    def held_out(self) -> TrainingSet: ...
+    def held_out(self) -> TrainingSet:
+        """Normal images that no phase trains on, for statistics; without any, the training images."""
 
     def __len__(self) -> int: ...
 
@@ -160,18 +138,25 @@ class Distiller(nn.Module):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         """Training phases in order. Code between two yields runs between the two phases. Default: one phase."""
+        c, steps = self.config, self.steps(len(images))
         yield Phase(
             name=self.name,
             parameters=self.student_parameters(),
             optimiser=self.optimiser,
             loss=self.loss,
-            steps=self.steps(len(images)),
-            batch_size=self.config.batch_size,
+            steps=steps,
+            batch_size=c.batch_size,
+            scheduler=self.schedule(steps),
+            clip=c.clip,
         )
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The paper's optimiser."""
         raise NotImplementedError
+
+    def schedule(self, steps: int) -> Schedule | None:
+        """How the learning rate falls over a phase of so many steps; `None` where it is constant."""
+        return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """A map [B, 1, h, w] per level, at its own size, of images `x` [B, 3, H, W]. Default: distances of pairs."""
@@ -229,20 +214,15 @@ class Distiller(nn.Module):
         Raises:
             ValueError: If names or shapes do not fit, or a tensor belongs to a frozen submodule.
         """
-        own = {name: tensor for name, tensor in tensors.items() if not self.is_frozen(name)}
-        wrong = sorted(tensors.keys() - own.keys())
+        misfit = "these weights do not fit the model ({}); build it as it was when trained"
+        wrong = [name for name in tensors if self.is_frozen(name)]
         try:
-            result = self.load_state_dict(own, strict=False)
+            result = self.load_state_dict({n: t for n, t in tensors.items() if n not in wrong}, strict=False)
         except RuntimeError as error:
-            raise ValueError(
-                f"these weights do not fit the model ({error}); build it as it was when trained"
-            ) from error
+            raise ValueError(misfit.format(error)) from error
         wrong += result.unexpected_keys + [name for name in result.missing_keys if not self.is_frozen(name)]
         if wrong:
-            raise ValueError(
-                f"these weights do not fit the model: {len(wrong)} tensors are missing or surplus, first "
-                f"'{min(wrong)}'; build it as it was when trained"
-            )
+            raise ValueError(misfit.format(f"{len(wrong)} tensors are missing or surplus, first '{min(wrong)}'"))
 
     def steps(self, images: int) -> int:
         """Optimiser steps of one phase over a training set of this many images."""

@@ -113,8 +113,8 @@ class TrainingImages:
         main = batches(Reader(self.images, phase.view, mix(*seeds)), plan, self.workers)
         cache = self.cache() if phase.teacher_fixed else None
         extra = zip(main, self._exemplars(phase, steps, *seeds), self._others(phase, steps, *seeds), strict=False)
-        for items, exemplars, others in extra:
-            more: dict[str, Any] = {}
+        for step, (items, exemplars, others) in zip(steps, extra, strict=False):
+            more: dict[str, Any] = {"progress": step / phase.steps}
             if exemplars is not None:
                 more["exemplars"] = self._batch(exemplars, cache)
             if others is not None:
