@@ -26,8 +26,8 @@ from kdlib.scoring.result import Result
 from kdlib.scoring.saving import load, save
 from kdlib.scoring.verdict import Verdict, score
 from kdlib.session import setup
-from kdlib.training.history import History
 from kdlib.training.loop import fit
+from kdlib.training.state import History
 
 __version__ = version("kdlib")
 __all__ = [

@@ -44,6 +44,7 @@ def run(
     layout: Annotated[str, typer.Option(help="auto, or a layout's name.")] = "auto",
     category: Annotated[list[str] | None, typer.Option(help="Categories; default all.")] = None,
     protocol: Annotated[str, typer.Option(help="single: a model per category. multi: one for all.")] = "single",
+    maps: Annotated[str, typer.Option(help="normal: measured against normal maps, per category. plain.")] = "normal",
     backbone: Backbone = None,
     weights: Weights = "auto",
     size: Size = 256,
@@ -63,6 +64,8 @@ def run(
     """
     if protocol not in ("single", "multi"):
         raise ValueError(f"--protocol is '{protocol}'; expected 'single' or 'multi'")
+    if maps not in ("plain", "normal"):
+        raise ValueError(f"--maps is '{maps}'; expected 'normal' or 'plain'")
     given = {"weights": weights, "backbone": backbone, "steps": steps, "batch_size": batch}
     overrides = {name: value for name, value in given.items() if value is not None}
     settings = runs.Settings(
@@ -70,6 +73,7 @@ def run(
         layout=layout,
         white=white,
         protocol=protocol,  # type: ignore[arg-type]
+        maps=maps,  # type: ignore[arg-type]
         size=size,
         overrides=overrides | options(option or []),
         device=device,

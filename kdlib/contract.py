@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
-from kdlib.config import DistillerConfig
+from kdlib.config import DistillerConfig, Fusion
 
 Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 """One (teacher, student) pair of features [B, C, h, w] per level, equal shapes within a level, fine to coarse."""
@@ -33,15 +33,25 @@ Schedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a method's loss may look at."""
+    """What a method's loss may look at.
 
-    image: Tensor  # RGB in 0..1 [B, 3, H, W]
-    category: Tensor  # index of the product each image shows [B]
-    teacher: Sequence[Tensor] | None = None  # features of the frozen teacher per level [B, C, h, w], if computed before
-    views: Mapping[str, Tensor] = field(default_factory=dict)  # what the phase's view made of each image [B, ...]
-    auxiliary: Tensor | None = None  # images of another set [A, 3, H, W], as many as the phase asked for
-    exemplars: Batch | None = None  # further training images, with their teacher features
-    progress: float = 0.0  # share of the phase's steps that are done, in [0, 1)
+    Attributes:
+        image: RGB in 0..1 [B, 3, H, W].
+        category: Index of the product each image shows [B].
+        teacher: Features of the frozen teacher per level, [B, C, h, w] each, where they were computed before.
+        views: What the phase's view made of each image, by name, [B, ...] each.
+        auxiliary: Images of another set, textures or natural ones, [A, 3, H, W]; as many as the phase asked for.
+        exemplars: Further images of the training set, with their teacher features; as many as the phase asked for.
+        progress: Share of the phase's steps that are done, in [0, 1).
+    """
+
+    image: Tensor
+    category: Tensor
+    teacher: Sequence[Tensor] | None = None
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Tensor | None = None
+    exemplars: Batch | None = None
+    progress: float = 0.0
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -49,13 +59,15 @@ class Batch:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, float):
+        return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Batch):
         return value.to(device)
     if isinstance(value, Mapping):
         return {name: _moved(entry, device) for name, entry in value.items()}
-    return value if value is None or isinstance(value, float) else [_moved(entry, device) for entry in value]
+    return None if value is None else [_moved(entry, device) for entry in value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +80,13 @@ class Phase:
     loss: Callable[[Batch], Losses]
     steps: int
     batch_size: int  # images per step, over all processes
-    scheduler: Schedule | None = None
+    scheduler: Schedule | None = None  # `None`: the rate is constant
     clip: float | None = None  # largest norm of the gradient over all parameters; a longer one is shortened to it
-    balanced: bool = False  # every batch shows all categories equally often
+    balanced: bool = False  # every batch shows all categories equally often, small ones' images more often
     view: View | None = None  # what each image is turned into besides, with one seed per image and step
-    auxiliary: int = 0  # images of `fit(auxiliary=...)` in a batch, over all processes
+    auxiliary: int = 0  # auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them
     exemplars: int = 0  # further training images in a batch, over all processes
-    # The teacher stays in eval mode, and its features of the clean image are computed once. False in a phase that
-    # trains the teacher itself; batches then carry no features.
-    teacher_fixed: bool = True
+    teacher_fixed: bool = True  # False in a phase that trains the teacher; batches then carry none of its features
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters that the optimiser may change, whatever groups they are in."""
@@ -87,13 +97,17 @@ class Phase:
 
 
 class TrainingSet(Protocol):
-    """What a method may know of the training images before and between phases."""
+    """What a method may know of the training images before and between phases.
+
+    Attributes:
+        categories: Names of the products.
+        held_out: Normal images that no phase trains on, for statistics; without any, the training images.
+    """
 
     categories: tuple[str, ...]
 
     @property
-    def held_out(self) -> TrainingSet:
-        """Normal images that no phase trains on, for statistics; without any, the training images."""
+    def held_out(self) -> TrainingSet: ...
 
     def __len__(self) -> int: ...
 
@@ -166,10 +180,10 @@ class Distiller(nn.Module):
         """Distance [B, h, w] of features [B, C, h, w], of which level maps are made. Default: one minus cosine."""
         return losses.cosine_distance(t, s)
 
-    def fuse(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]."""
+    def fuse(self, levels: Sequence[Tensor], size: Sequence[int], fusion: Fusion | None = None) -> Tensor:
+        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]; `None`: the method's fusion."""
         c = self.config
-        return maps.fuse(levels, size, fusion=c.fusion, blur=c.blur, align_corners=c.align_corners)
+        return maps.fuse(levels, size, fusion=fusion or c.fusion, blur=c.blur, align_corners=c.align_corners)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Anomaly map [B, 1, H, W] of images `x` [B, 3, H, W]; higher is more anomalous."""
@@ -215,9 +229,10 @@ class Distiller(nn.Module):
             ValueError: If names or shapes do not fit, or a tensor belongs to a frozen submodule.
         """
         misfit = "these weights do not fit the model ({}); build it as it was when trained"
-        wrong = [name for name in tensors if self.is_frozen(name)]
+        own = {name: tensor for name, tensor in tensors.items() if not self.is_frozen(name)}
+        wrong = sorted(tensors.keys() - own.keys())
         try:
-            result = self.load_state_dict({n: t for n, t in tensors.items() if n not in wrong}, strict=False)
+            result = self.load_state_dict(own, strict=False)
         except RuntimeError as error:
             raise ValueError(misfit.format(error)) from error
         wrong += result.unexpected_keys + [name for name in result.missing_keys if not self.is_frozen(name)]

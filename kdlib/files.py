@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,11 +21,7 @@ from torch import Tensor
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header.
-
-    Raises:
-        OSError: If the file cannot be written, for example because the disc is full.
-    """
+    """Writes tensors and a JSON header; an `OSError` if that fails, for example because the disc is full."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(beside: Path) -> None:
@@ -67,23 +65,25 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `write_tensors` wrote.
-
-    Raises:
-        ValueError: If the file is damaged or was not written by kdlib.
-    """
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, _header(path, file)  # noqa: SIM118 - not a mapping
+    """Reads what `write_tensors` wrote; a `ValueError` if the file is damaged or was not written by kdlib."""
+    with _opened(path) as (file, meta):
+        return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 - not a mapping
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Reads the JSON header of what `write_tensors` wrote, without its tensors.
+    """Reads the JSON header alone; a `ValueError` if the file is damaged or was not written by kdlib."""
+    with _opened(path) as (_, meta):
+        return meta
 
-    Raises:
-        ValueError: If the file is damaged or was not written by kdlib.
-    """
-    with _opened(path) as file:
-        return _header(path, file)
+
+def checksum(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a header without its own `sha256`, and names, types, shapes and bytes of all tensors."""
+    rest = {name: value for name, value in meta.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -108,23 +108,21 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            yield file, _header(path, file.metadata())
     except PermissionError:
         raise
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is damaged or no safetensors file ({error}); delete it or write it anew") from error
 
 
-def _header(path: Path, file: Any) -> dict[str, Any]:
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
-        meta = json.loads((file.metadata() or {})["kdlib"])
+        meta = json.loads((metadata or {})["kdlib"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"'{path}' is a safetensors file that kdlib did not write: its header has no valid 'kdlib' entry"
-        ) from error
+        raise ValueError(f"kdlib did not write '{path}': its header has no valid 'kdlib' entry") from error
     if not isinstance(meta, dict):
         raise ValueError(f"'{path}' has a 'kdlib' entry of type {type(meta).__name__}; expected a mapping")
     return meta
@@ -139,5 +137,5 @@ def _alive(process: str) -> bool:
     except (ProcessLookupError, ValueError):
         return False
     except OSError:
-        return True
+        pass
     return True

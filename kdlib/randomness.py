@@ -15,22 +15,14 @@ _LOCK = RLock()
 class Salt(IntEnum):
     """What a seed is for, so that no two uses share one."""
 
-    PHASE = -1
-    """Code of a method before and between phases."""
-    ORDER = -2
-    """Which images a step shows."""
-    EPOCH = -3
-    """The order of one epoch."""
-    PLACE = -4
-    """Where the images of a balanced batch stand."""
-    VIEW = -5
-    """What an image is turned into in one step."""
-    AUXILIARY = -6
-    """Which auxiliary images a step shows."""
-    EXEMPLAR = -7
-    """Which exemplars a step shows."""
-    PROCESS = -8
-    """What a step draws in another process than the first."""
+    PHASE = -1  # code of a method before and between phases
+    ORDER = -2  # which images a step shows
+    EPOCH = -3  # the order of one epoch
+    PLACE = -4  # where the images of a balanced batch stand
+    VIEW = -5  # what an image is turned into in one step
+    AUXILIARY = -6  # which auxiliary images a step shows
+    EXEMPLAR = -7  # which exemplars a step shows
+    PROCESS = -8  # what a step draws in another process than the first
 
 
 def mix(*numbers: int) -> int:
@@ -44,13 +36,9 @@ def mix(*numbers: int) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds torch's generators, and gives them back as they were.
+    """Seeds torch's generators, the CPU's and the device's, and gives them back as they were.
 
     One thread at a time: torch has one generator per device, and a second thread would draw from the first one's seed.
-
-    Args:
-        seed: For the CPU's generator and the device's.
-        device: Accelerator whose generator is used too.
     """
     accelerated = device is not None and device.type not in ("cpu", "meta")
     kind = device.type if device is not None and accelerated else "cuda"

@@ -38,13 +38,15 @@ class Runtime:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Moves a module to the device, in the chosen layout. Changes the module itself."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return module.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        return module.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
 
     def images(self, x: Tensor) -> Tensor:
         """Moves images [B, 3, H, W] to the device, in the chosen layout."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return x.to(self.device, memory_format=layout, non_blocking=True)
+        return x.to(self.device, memory_format=self._layout, non_blocking=True)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -110,13 +112,7 @@ def agreed(runtime: Runtime) -> Runtime:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def call_seconds(work: Callable[[], object], device: torch.device, *, warmup: int = 2, repeats: int = 5) -> list[float]:
@@ -132,10 +128,8 @@ def call_seconds(work: Callable[[], object], device: torch.device, *, warmup: in
 
 def synchronise(device: torch.device) -> None:
     """Waits until an accelerator has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ from kdlib.scoring.result import Result, examples
 
 if TYPE_CHECKING:
     from kdlib.scoring.detector import Detector
-    from kdlib.training.history import History
+    from kdlib.training.state import History
 
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"

@@ -1,4 +1,4 @@
-"""What holds for every test: no window, one thread per operator, the same random numbers each time."""
+"""What holds for every test: no window, one thread per operator, the same random numbers each time; a detector."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import tiny
 import torch
 
+import kdlib as kd
 from kdlib import teachers
 
 matplotlib.use("Agg")
@@ -25,6 +27,21 @@ def fresh_start() -> Iterator[None]:
     np.random.seed(0)  # noqa: NPY002 - for libraries that still draw from the global generator
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def detector_data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
+    """What the detector has learned from, 32 x 64."""
+    return tiny.data(tmp_path_factory.mktemp("data"), size=(32, 64))
+
+
+@pytest.fixture(scope="session")
+def detector(detector_data: kd.data.Splits) -> kd.Detector:
+    """A small detector, not to be changed."""
+    torch.manual_seed(0)
+    model = tiny.build("stpm", backbone="resnet18", weights="random")
+    tiny.fit(model, detector_data.train)
+    return kd.calibrate(model, detector_data.calib, device="cpu", precision="fp32")
 
 
 @pytest.fixture(autouse=True)

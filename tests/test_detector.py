@@ -13,20 +13,7 @@ import torch
 from PIL import Image
 
 import kdlib as kd
-from kdlib.scoring.inputs import as_input
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
-    return tiny.data(tmp_path_factory.mktemp("data"), size=(32, 64))
-
-
-@pytest.fixture(scope="module")
-def detector(data: kd.data.Splits) -> kd.Detector:
-    torch.manual_seed(0)
-    model = tiny.build("stpm", backbone="resnet18", weights="random")
-    tiny.fit(model, data.train)
-    return kd.calibrate(model, data.calib, device="cpu", precision="fp32")
+from kdlib.scoring.inputs import decoded, resized
 
 
 def scored(detector: kd.Detector, images: Any) -> np.ndarray[Any, Any]:
@@ -49,13 +36,16 @@ def test_one_picture_has_one_score(detector: kd.Detector, tmp_path: Path) -> Non
         assert scored(detector, floats) == pytest.approx(expected, rel=1e-3)
 
 
-def test_floats_of_the_working_size_stay_as_they_are(data: kd.data.Splits) -> None:
+def test_floats_of_the_working_size_stay_as_they_are(detector_data: kd.data.Splits) -> None:
     image = torch.rand(3, 32, 64)
-    assert torch.equal(as_input(image, (32, 64)), image)
-    assert torch.equal(as_input(image.permute(1, 2, 0).numpy(), (32, 64)), image)
-    item = data.test[0]["image"]
-    assert torch.equal(as_input(data.test.samples[0].path, (32, 64)), item)
-    assert torch.equal(as_input(image[:1], (32, 64)), image[:1].expand(3, -1, -1))
+    path = detector_data.test.samples[0].path
+    for given, expected in (
+        (image, image),
+        (image.permute(1, 2, 0).numpy(), image),
+        (image[:1], image[:1].expand(3, -1, -1)),
+        (path, detector_data.test[0]["image"]),
+    ):
+        assert torch.equal(resized(decoded(given), (32, 64)), expected)
 
 
 def test_grey_pictures(detector: kd.Detector) -> None:
@@ -110,9 +100,9 @@ def test_lists_of_anything(detector: kd.Detector, tmp_path: Path) -> None:
     assert verdict.anomalous.tolist() == (verdict.scores > detector.threshold.value).tolist()
 
 
-def test_score_agrees_with_evaluate(detector: kd.Detector, data: kd.data.Splits) -> None:
-    result = kd.evaluate(detector.model, data.test, device="cpu", precision="fp32", batch_size=3)
-    verdict = kd.score(detector, [s.path for s in data.test.samples], device="cpu", precision="fp32")
+def test_score_agrees_with_evaluate(detector: kd.Detector, detector_data: kd.data.Splits) -> None:
+    result = kd.evaluate(detector.model, detector_data.test, device="cpu", precision="fp32", batch_size=3)
+    verdict = kd.score(detector, [s.path for s in detector_data.test.samples], device="cpu", precision="fp32")
     np.testing.assert_allclose(verdict.scores, result.scores, rtol=1e-4)
     np.testing.assert_allclose(verdict.maps, result.maps, rtol=1e-3, atol=1e-6)
     assert set(result.metrics()) == {"image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "aupro"}
@@ -158,11 +148,11 @@ def test_what_is_no_image_is_refused(which: str, detector: kd.Detector, tmp_path
         scored(detector, make(tmp_path))
 
 
-def test_a_detector_needs_normal_images(detector: kd.Detector, data: kd.data.Splits) -> None:
+def test_a_detector_needs_normal_images(detector: kd.Detector, detector_data: kd.data.Splits) -> None:
     with pytest.raises(ValueError, match="4 calibration images are anomalous"):
-        kd.calibrate(detector.model, data.test)
+        kd.calibrate(detector.model, detector_data.test)
     with pytest.raises(ValueError, match="no calibration images"):
-        kd.calibrate(detector.model, data.calib.subset([]))
+        kd.calibrate(detector.model, detector_data.calib.subset([]))
 
 
 def test_the_bytes_of_a_file_are_an_image(detector: kd.Detector, tmp_path: Path) -> None:
@@ -187,9 +177,11 @@ def test_maps_at_the_size_of_each_image(detector: kd.Detector, tmp_path: Path) -
     np.testing.assert_allclose(full.maps[0], grown[0, 0].numpy(), rtol=1e-5)
 
 
-def test_a_detector_can_be_evaluated(detector: kd.Detector, data: kd.data.Splits) -> None:
+def test_a_detector_can_be_evaluated(detector: kd.Detector, detector_data: kd.data.Splits) -> None:
     assert isinstance(detector, torch.nn.Module)
-    found, expected = (kd.evaluate(m, data.test, device="cpu", precision="fp32") for m in (detector, detector.model))
+    found, expected = (
+        kd.evaluate(m, detector_data.test, device="cpu", precision="fp32") for m in (detector, detector.model)
+    )
     assert np.array_equal(found.maps, expected.maps)
 
 

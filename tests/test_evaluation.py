@@ -72,7 +72,15 @@ def test_maps_beyond_the_budget_are_counted(data: kd.data.Splits, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("keep", "words"),
-    [("some", "keep is 'some'"), ([6], "positions 6 to 6; expected 0 to 5"), ([-1], "positions"), ([0.5], "float64")],
+    [
+        ("some", "keep is 'some'; expected auto, all, none"),
+        ([6], "positions 6 to 6; expected 0 to 5"),
+        ([-1], "positions"),
+        ([0.5], r"keep is \[0.5\]; expected auto"),
+        ({0, 1}, r"keep is \{0, 1\}; expected auto"),
+        (None, "keep is None"),
+        (3, "keep is 3"),
+    ],
 )
 def test_keep_is_checked(keep: Any, words: str, data: kd.data.Splits) -> None:
     with pytest.raises(ValueError, match=words):

@@ -72,7 +72,7 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
         changes = [(p.detach() - s).norm() for p, s in zip(model.student_parameters(), start, strict=True)]
         moved.append(torch.stack(changes).norm().item())
     assert moved[1] == pytest.approx(clipped.config.lr * 1e-3, rel=1e-2) and moved[0] > 10 * moved[1]  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="clip is 0.0; expected a positive norm, or none"):
+    with pytest.raises(ValueError, match=r"clip is 0\.0; expected a positive norm, or none"):
         tiny.build("stpm", clip=0)
 
 
@@ -103,7 +103,7 @@ def test_the_mined_share_grows_over_the_first_half() -> None:
         (gradient,) = torch.autograd.grad(focused.sum(), s)
         shares.append((gradient[:, 0] < 0.5).double().mean().item())
     assert shares == pytest.approx([0, 0.4, 0.8, 0.8])
-    with pytest.raises(ValueError, match="mining is 1.0, expected a share in"):
+    with pytest.raises(ValueError, match=r"mining is 1\.0, expected a share in"):
         kd.build("rd", mining=1.0, **SMALL)
 
 

@@ -214,10 +214,12 @@ def test_json_keeps_types() -> None:
     from collections import Counter
 
     value = {1: (2, 3.5, None), "a": [True, {"b": Counter({3: 1})}]}
-    again = from_json(to_json(value))
+    tensors = {"model.a": torch.ones(1)}
+    again = from_json(to_json(value | {"moment": torch.ones(2)}, tensors), tensors)
+    assert torch.equal(again.pop("moment"), torch.ones(2)) and len(tensors) == 2
     assert again == value and isinstance(again["a"][1]["b"], Counter) and isinstance(again[1], tuple)
     with pytest.raises(TypeError, match="cannot be kept"):
-        to_json({"lr": object()})
+        to_json({"lr": object()}, {})
 
 
 def noise(image: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -3,8 +3,6 @@
     calib scores [N]        -> Threshold   one number per data set, with how sure it is
     calib maps [N, H, W]    -> Scale       one (low, high) per data set, never one per image
 
-Both look at held-out normal images only; no defect and no test image has a say.
-
 **The threshold as an order statistic.** Let the n calib scores and the score of a future normal image be exchangeable.
 If the threshold is the k-th smallest calib score, the future score exceeds it with a probability of at most
 (n + 1 - k) / (n + 1), whatever the distribution (split conformal prediction: Vovk et al., Algorithmic Learning in a
@@ -27,11 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from kdlib.config import check_fields
+from kdlib.scoring.pixel_counts import check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A decision threshold and what is known about it. `dataclasses.asdict` gives plain JSON values.
+    """A decision threshold and what is known about it.
 
     Attributes:
         value: Scores above it are anomalous; unit of the scores.
@@ -50,24 +49,14 @@ class Threshold:
     high: float
 
     def __post_init__(self) -> None:
-        """Refuses what decides nothing: scores above NaN do not exist.
-
-        Raises:
-            ValueError: If a field has another type, is NaN or infinite, or out of its range.
-        """
         check_fields(self)
-        _check_quantile(self.quantile)
+        needed(self.quantile)
         if self.n < 1:
             raise ValueError(f"n is {self.n}; expected 1 normal image or more")
         if not 0 <= self.low <= self.false_alarms <= self.high <= 1:
             raise ValueError(
                 f"low is {self.low}, false_alarms {self.false_alarms}, high {self.high}; expected shares in this order"
             )
-
-    @property
-    def attained(self) -> bool:
-        """Were there enough images to promise `quantile`?"""
-        return self.n >= needed(self.quantile)
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Which of `scores` [...] are anomalous, True where a score lies above the threshold [...].
@@ -85,12 +74,13 @@ class Threshold:
             f"threshold {self.value:.4g} from {self.n} normal images: expect {self.false_alarms:.1%} false alarms "
             f"(95 % interval {self.low:.1%} to {self.high:.1%})"
         )
-        return text if self.attained else f"{text}; {1 - self.quantile:.1%} needs {needed(self.quantile)} images"
+        enough = needed(self.quantile)
+        return text if self.n >= enough else f"{text}; {1 - self.quantile:.1%} needs {enough} images"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """One brightness scale for all anomaly maps of a data set. `dataclasses.asdict` gives plain JSON values.
+    """One brightness scale for all anomaly maps of a data set.
 
     Attributes:
         low: Score shown as 0 (dark).
@@ -101,11 +91,6 @@ class Scale:
     high: float
 
     def __post_init__(self) -> None:
-        """Refuses a scale without extent.
-
-        Raises:
-            ValueError: If an end is no finite number, or low is not below high.
-        """
         check_fields(self)
         if not self.low < self.high:
             raise ValueError(f"low is {self.low}, high {self.high}; expected low below high")
@@ -122,37 +107,30 @@ def needed(quantile: float) -> int:
     Raises:
         ValueError: Quantile outside (0, 1).
     """
-    _check_quantile(quantile)
-    return math.ceil(_exact(quantile / (1 - quantile)))
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile is {quantile}; expected a share strictly between 0 and 1, usually 0.95")
+    return _ceil(quantile / (1 - quantile))
 
 
 def threshold(calib_scores: ArrayLike, quantile: float = 0.95) -> Threshold:
-    """The threshold below which at least `quantile` of the normal images are expected to stay.
+    """The order statistic described at the top of this file, with the Beta distribution of its false-alarm rate.
 
     Args:
         calib_scores: [N], image scores of held-out normal images.
         quantile: Share of normal images to accept, in (0, 1).
 
-    Returns:
-        The order statistic described at the top of this file, with the Beta distribution of its false-alarm rate.
-
     Raises:
         ValueError: No scores, not [N], NaN or infinite scores, quantile outside (0, 1).
     """
-    scores = np.sort(_finite(calib_scores, "calib scores"))
+    scores = np.sort(_some(calib_scores, "calib scores"))
     if scores.ndim != 1:
         raise ValueError(f"calib scores have shape {scores.shape}; expected [N], one score per normal image")
     n = scores.size
-    k = n if n < needed(quantile) else math.ceil(_exact((n + 1) * quantile))
+    k = n if n < needed(quantile) else _ceil((n + 1) * quantile)
     rate = beta(n + 1 - k, k)
     low, high = rate.interval(0.95)
     return Threshold(
-        value=float(scores[k - 1]),
-        quantile=float(quantile),
-        n=n,
-        false_alarms=float(rate.mean()),
-        low=float(low),
-        high=float(high),
+        value=scores[k - 1], quantile=quantile, n=n, false_alarms=rate.mean(), low=float(low), high=float(high)
     )
 
 
@@ -168,28 +146,20 @@ def display_scale(calib_maps: NDArray[np.generic] | Sequence[NDArray[np.generic]
     Raises:
         ValueError: No maps, NaN or infinite scores.
     """
-    parts = [np.ravel(np.asarray(amap)) for amap in calib_maps]
-    values = _finite(np.concatenate(parts) if parts else [], "calib maps")
+    parts = [np.ravel(amap) for amap in calib_maps]
+    values = _some(np.concatenate(parts) if parts else [], "calib maps")
     low, rare = (float(q) for q in np.quantile(values, (0.5, 0.999)))
     return Scale(low=low, high=max(low + 2 * (rare - low), math.nextafter(low, math.inf)))
 
 
-def _check_quantile(quantile: float) -> None:
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile is {quantile}; expected a share strictly between 0 and 1, usually 0.95")
+def _ceil(count: float) -> int:
+    """Rounded up, where (n + 1) * 0.95 may come out a hair above the whole number it stands for."""
+    return math.ceil(round(count, 6))
 
 
-def _exact(count: float) -> float:
-    # (n + 1) * 0.95 may come out a hair above the whole number it stands for, and ceil would make it one more.
-    return round(count, 6)
-
-
-def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _some(values: ArrayLike, name: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError(f"{name} are empty; expected at least one normal image: set some training images aside")
-    broken = np.count_nonzero(~np.isfinite(array))
-    if broken:
-        found = f"{broken} of {array.size} are NaN or infinite"
-        raise ValueError(f"{name}: {found}; expected finite numbers: check the images and lower the learning rate")
+    check_finite(array, name)
     return array

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdlib.data.records import ImageSet
-from kdlib.runtime import Runtime, choose, synchronise
+from kdlib.runtime import Runtime, choose
 from kdlib.scoring.pixel_counts import MEMORY, PixelCounts
 from kdlib.scoring.result import METRICS as METRICS
 from kdlib.scoring.result import Result, has_masks, metrics_of
@@ -69,72 +69,61 @@ def evaluate(
         runtime.prepare(model.eval())
     seconds = 0.0
     for items in DataLoader(images, batch_size, num_workers=workers):
-        start = time.perf_counter()
-        maps, scores = predict(model, items["image"], runtime)
+        start, index = time.perf_counter(), items["index"].tolist()
+        maps, scores = predict(model, items["image"], runtime, [f"'{images.samples[i].path}'" for i in index])
         seconds += time.perf_counter() - start
-        check_predictions(maps, scores, [f"'{images.samples[i].path}'" for i in items["index"].tolist()])
-        collected.add(maps.numpy(), scores.numpy(), items["mask"][:, 0].numpy())
+        for one in zip(index, maps.numpy(), scores.numpy(), items["mask"][:, 0].numpy(), strict=True):
+            collected.add(*one)
     return collected.result(seconds)
 
 
-def predict(model: Mapper, x: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
-    """Maps [B, H, W] and scores [B] of images `x` [B, 3, H, W], float32 on the CPU."""
+def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Maps [B, H, W] and scores [B] of images `x` [B, 3, H, W] with these names, float32 on the CPU.
+
+    Raises:
+        ValueError: If a value is NaN or infinite: no threshold would ever call it anomalous.
+    """
     with torch.inference_mode():
         with runtime.autocast():
             amap = model.anomaly_map(runtime.images(x)).float()
-        score = model.image_score(amap)
-        synchronise(runtime.device)
-    return amap[:, 0].cpu(), score.float().cpu()
-
-
-def check_predictions(maps: Tensor, scores: Tensor, names: Sequence[str]) -> None:
-    """Refuses maps [B, H, W] and scores [B] that are no numbers: no threshold would ever call them anomalous.
-
-    Raises:
-        ValueError: If a value is NaN or infinite.
-    """
+        scores = model.image_score(amap).float().cpu()
+    maps = amap[:, 0].cpu()
     broken = ~(torch.isfinite(maps).flatten(1).all(1) & torch.isfinite(scores))
     if broken.any():
         raise ValueError(
             f"the anomaly maps of {int(broken.sum())} of {len(names)} images have NaN or infinite values, first that "
-            f"of {names[int(broken.nonzero()[0])]}; the model's weights are damaged or its training diverged: train it "
-            "anew with a lower learning rate, or score in fp32"
+            f"of {names[int(broken.nonzero()[0])]}; train the model anew with a lower learning rate, or score in fp32"
         )
+    return maps, scores
 
 
 class _Collected:
-    """Scores, and the maps to keep, as batches come in; pixels are counted unless all maps are kept.
+    """Scores, and the maps to keep, as images come in; pixels are counted unless all maps are kept.
 
     Everything is copied into arrays made beforehand: small pieces kept from each batch would scatter the memory.
     """
 
     def __init__(self, images: ImageSet, positions: NDArray[np.int64]) -> None:
         self.samples, self.positions = images.samples, positions
-        self.scores = np.empty(len(self.samples), dtype=np.float32)
-        self.defect_pixels = np.empty(len(self.samples), dtype=np.int64)
+        self.rows = {image: row for row, image in enumerate(positions.tolist())}
+        self.scores = np.empty(len(images), dtype=np.float32)
+        self.defect_pixels = np.empty(len(images), dtype=np.int64)
         self.maps = np.empty((len(positions), *images.size), dtype=np.float32)
         self.masks = np.empty((len(positions), *images.size), dtype=bool)
-        self.seen = self.kept = 0
         self.to_come = Counter(sample.category for sample in self.samples)
         self.counts: dict[str, PixelCounts] = {}
-        self.counted: dict[str, dict[str, float]] = {}
-        if len(positions) < len(self.samples):
+        self.counted: dict[str, dict[str, float]] | None = None
+        if len(positions) < len(images):
             categories = [c for c in self.to_come if has_masks([s for s in self.samples if s.category == c])]
-            self.counts = {c: PixelCounts(MEMORY // len(categories)) for c in categories}
+            self.counts, self.counted = {c: PixelCounts(MEMORY // len(categories)) for c in categories}, {}
 
-    def add(self, maps: NDArray[np.float32], scores: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
-        for amap, score, mask in zip(maps, scores, masks, strict=True):
-            image = self.seen
-            self.seen += 1
-            self.scores[image], self.defect_pixels[image] = score, np.count_nonzero(mask)
-            if self.kept < len(self.positions) and self.positions[self.kept] == image:
-                self.maps[self.kept], self.masks[self.kept] = amap, mask
-                self.kept += 1
-            self._count(self.samples[image].category, amap, mask)
-
-    def _count(self, category: str, amap: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    def add(self, image: int, amap: NDArray[np.float32], score: float, mask: NDArray[np.bool_]) -> None:
+        self.scores[image], self.defect_pixels[image] = score, np.count_nonzero(mask)
+        if image in self.rows:
+            self.maps[self.rows[image]], self.masks[self.rows[image]] = amap, mask
+        category = self.samples[image].category
         self.to_come[category] -= 1
-        if category in self.counts:
+        if self.counted is not None and category in self.counts:
             self.counts[category].add(amap, mask)
             if not self.to_come[category]:
                 self.counted[category] = metrics_of(self.counts.pop(category))
@@ -148,23 +137,21 @@ class _Collected:
             kept=self.positions,
             kept_maps=self.maps,
             kept_masks=self.masks,
-            counted=self.counted if len(self.positions) < len(self.samples) else None,
+            counted=self.counted,
         )
 
 
 def _positions(keep: Keep, images: ImageSet) -> NDArray[np.int64]:
     """Positions of the images whose maps are kept, rising."""
-    count = len(images)
-    if isinstance(keep, str):
-        if keep not in ("auto", "all", "none"):
-            raise ValueError(f"keep is '{keep}'; expected auto, all, none, or positions of images, like [0, 5]")
-        everything = keep == "all" or (keep == "auto" and count <= fitting(images.size))
-        return np.arange(count if everything else 0)
-    positions = np.unique(np.asarray(keep, dtype=np.int64)) if len(keep) else np.arange(0)
-    if np.asarray(keep).dtype.kind not in "iu" and len(keep):
-        raise ValueError(f"keep holds {np.asarray(keep).dtype} values; expected positions of images, like [0, 5]")
-    if len(positions) and not 0 <= positions[0] <= positions[-1] < count:
-        raise ValueError(f"keep holds positions {positions[0]} to {positions[-1]}; expected 0 to {count - 1}")
+    if isinstance(keep, str) and keep in ("auto", "all", "none"):
+        everything = keep == "all" or (keep == "auto" and len(images) <= fitting(images.size))
+        return np.arange(len(images) if everything else 0)
+    asked = np.asarray(keep)
+    if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
+        raise ValueError(f"keep is {keep!r}; expected auto, all, none, or a list of positions of images, like [0, 5]")
+    positions = np.unique(asked).astype(np.int64)
+    if len(positions) and not 0 <= positions[0] <= positions[-1] < len(images):
+        raise ValueError(f"keep holds positions {positions[0]} to {positions[-1]}; expected 0 to {len(images) - 1}")
     return positions
 
 

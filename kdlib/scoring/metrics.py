@@ -14,14 +14,11 @@ scores are thresholds, ties included. Where a number is not defined (only one cl
 
 Regions are 8-connected. AUPRO is the area under PRO over FPR in [0, limit], divided by limit. Random scores give
 limit / 2.
-
-All pixel metrics come out of one sweep over the distinct scores of defect pixels, in bounded memory: see
-`kdlib.scoring.pixel_counts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +47,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     truth = _labels(labels)
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != truth.shape:
-        raise ValueError(
-            f"scores have shape {values.shape}, labels {truth.shape}; expected [N] for both: one per image"
-        )
+        raise ValueError(f"scores have shape {values.shape}, labels {truth.shape}; expected [N], one per image")
     check_finite(values, "scores")
     precision, recall, _ = precision_recall_curve(truth, values)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
@@ -103,18 +98,18 @@ def counts_metrics(counts: PixelCounts) -> dict[str, float]:
         ValueError: No defective or no defect-free pixel.
     """
     met, pairs, precision, area = 0, 0.0, 0.0, 0.0
-    overlap = _ProCurve(counts.good, LIMIT)
-    for block in counts.thresholds():
+    for block, fpr, pro in _corners(counts, LIMIT):
         hits = met + np.cumsum(block.pixels)
         met = int(hits[-1])
         # A defect pixel and a lower good one are a pair in the right order; where both are equal, half of one.
         pairs += float(np.dot(block.pixels, counts.good - (block.above + block.reached) / 2))
         precision += float(np.dot(block.pixels, hits / (hits + block.reached)))
-        area += float(auc(*overlap.extend(block)))
+        area += float(auc(fpr, pro))
+    area += (LIMIT - float(fpr[-1])) * float(pro[-1])  # once every defect pixel is met
     return {
         "pixel_auroc": pairs / counts.defect / counts.good,
         "pixel_ap": precision / counts.defect,
-        "aupro": (area + float(auc(*overlap.finish()))) / LIMIT,
+        "aupro": area / LIMIT,
     }
 
 
@@ -138,55 +133,26 @@ def pro_curve(maps: Images, masks: Images, limit: float = LIMIT) -> tuple[Floats
     """
     if not 0 < limit <= 1:
         raise ValueError(f"limit is {limit}; expected a false-positive rate in (0, 1], usually 0.3")
-    counts = count(maps, masks)
-    curve, pieces = _ProCurve(counts.good, limit), []
-    for block in counts.thresholds():
-        pieces.append(curve.extend(block))
-        if curve.complete:
-            break
-    pieces.append(curve.finish())
+    pieces = [(fpr, pro) for _, fpr, pro in _corners(count(maps, masks), limit)]
     fpr, pro = np.concatenate(pieces, axis=1)
-    return fpr, pro
+    return np.append(fpr, limit), np.append(pro, pro[-1])
 
 
-class _ProCurve:
-    """Corners of the curve under which AUPRO lies, piece by piece; each piece starts where the last one ended.
+def _corners(counts: PixelCounts, limit: float) -> Iterator[tuple[Thresholds, Floats, Floats]]:
+    """The curve under which AUPRO lies, one piece per block of thresholds; each starts where the last one ended.
 
-    Args:
-        good: Number of good pixels.
-        limit: False-positive rate at which the curve ends.
-
-    Attributes:
-        complete: The curve has come to its end.
+    A threshold has two corners: before its defect pixels and the good ones tied with them, and after.
     """
-
-    def __init__(self, good: int, limit: float) -> None:
-        self.complete = False
-        self._good, self._limit = good, limit
-        self._end = (0.0, 0.0)
-
-    def extend(self, block: Thresholds) -> tuple[Floats, Floats]:
-        """Two corners [2U + 1] per threshold: before its defect pixels and the good ones tied with them, and after."""
-        after = self._end[1] + np.cumsum(block.share)
-        before = np.concatenate([[self._end[1]], after[:-1]])
-        fpr = np.column_stack([block.above, block.reached]).ravel() / self._good
-        return self._piece(fpr, np.column_stack([before, after]).ravel())
-
-    def finish(self) -> tuple[Floats, Floats]:
-        """What is left once every defect pixel is met."""
-        return self._piece(np.ones(1), np.array([self._end[1]]))
-
-    def _piece(self, fpr: Floats, pro: Floats) -> tuple[Floats, Floats]:
-        fpr, pro = np.append(self._end[0], fpr), np.append(self._end[1], pro)
-        if self.complete:
-            fpr, pro = fpr[:1].repeat(2), pro[:1].repeat(2)
-        inside = fpr <= self._limit
+    x = y = 0.0
+    for block in counts.thresholds():
+        after = y + np.cumsum(block.share)
+        fpr = np.append(x, np.column_stack([block.above, block.reached]).ravel() / counts.good)
+        pro = np.append(y, np.column_stack([np.append(y, after[:-1]), after]).ravel())
+        inside = fpr <= limit
         if not inside.all():
-            self.complete = True
-            last = np.interp(self._limit, fpr, pro)
-            fpr, pro = np.append(fpr[inside], self._limit), np.append(pro[inside], last)
-        self._end = (float(fpr[-1]), float(pro[-1]))
-        return fpr, pro
+            fpr, pro = np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))
+        yield block, fpr, pro
+        x, y = fpr[-1], pro[-1]
 
 
 def count(maps: Images, masks: Images) -> PixelCounts:

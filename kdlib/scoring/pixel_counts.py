@@ -7,8 +7,8 @@ A threshold that falls from the highest score to the lowest meets a few defect p
 curves bend only where a defect pixel is met; of the good pixels in between, only their number counts. So good pixels
 are sorted in runs and never looked at again: two binary searches per run and distinct defect score count them.
 
-Runs are held in memory up to a given number of bytes and in temporary files beyond it: 4 bytes per pixel of float32
-maps. Of a file, no more than one run is read at a time.
+Runs are held in memory up to a given number of bytes and in mapped temporary files beyond it: 4 bytes per pixel of
+float32 maps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 MEMORY = 2**28  # bytes
 GOOD_RUN, DEFECT_RUN = 2**24, 2**20  # pixels
 BLOCK = 2**20  # thresholds
-_STRIDE = 1024  # every so manieth value of a run stays in memory
+_STRIDE = 1024  # every so manieth score of a run is looked at to find where blocks end
 
 
 class Thresholds(NamedTuple):
@@ -55,9 +55,9 @@ class PixelCounts:
 
     def __init__(self, memory: int = MEMORY) -> None:
         self.images = self.regions = 0
-        store = _Store(memory)
-        self._good = _Runs(np.sort, GOOD_RUN, store)
-        self._defect = _Runs(_distinct, DEFECT_RUN, store)
+        self._memory = memory
+        self._good = _Runs(np.sort, GOOD_RUN, self._hold)
+        self._defect = _Runs(_distinct, DEFECT_RUN, self._hold)
 
     @property
     def good(self) -> int:
@@ -98,53 +98,27 @@ class PixelCounts:
             raise ValueError("found no defect-free pixel; expected some, for a false-positive rate: invert the masks?")
         good = self._good.finished()
         for met in _blocks(self._defect.finished()):
-            scores = met["score"]
+            scores = met["score"].copy()
             above, reached = np.zeros((2, scores.size), dtype=np.int64)
             for run in good:
-                start, part = run.between(scores[0], scores[-1])
-                reached += run.size - start - np.searchsorted(part, scores, side="left")
-                above += run.size - start - np.searchsorted(part, scores, side="right")
+                reached += run.size - np.searchsorted(run, scores, side="left")
+                above += run.size - np.searchsorted(run, scores, side="right")
             yield Thresholds(above[::-1], reached[::-1], met["pixels"][::-1], met["share"][::-1] / self.regions)
 
-
-class _Store:
-    """Holds arrays in memory up to a number of bytes, and further ones in temporary files."""
-
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-
-    def hold(self, array: NDArray[Any]) -> _Run:
+    def _hold(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, or its like in a file where the memory is used up."""
         if array.nbytes <= self._memory:
             self._memory -= array.nbytes
-            return _Run(array)
-        file = tempfile.TemporaryFile(prefix="kdlib-")  # noqa: SIM115 - closed, and so removed, with its run
-        try:
-            array.tofile(file)
-        except OSError as error:
-            raise OSError(
-                f"no room for {array.nbytes / 2**20:.0f} MiB of sorted pixels in '{tempfile.gettempdir()}' ({error}); "
-                "set TMPDIR to a folder with more room"
-            ) from error
-        return _Run(array, file)
-
-
-class _Run:
-    """One sorted array, in memory or in a file."""
-
-    def __init__(self, array: NDArray[Any], file: Any = None) -> None:
-        self.size, self.dtype = array.size, array.dtype
-        self.index = _scores(array)[::_STRIDE].copy()
-        self._array = array if file is None else None
-        self._file: Any = file
-
-    def between(self, low: Any, high: Any) -> tuple[int, NDArray[Any]]:
-        """A part of the array with every value from `low` to `high`, and how many values lie before it."""
-        start = _STRIDE * max(int(np.searchsorted(self.index, low, side="left")) - 1, 0)
-        stop = min(_STRIDE * int(np.searchsorted(self.index, high, side="right")), self.size)
-        if self._array is not None:
-            return start, self._array[start:stop]
-        self._file.seek(start * self.dtype.itemsize)
-        return start, np.fromfile(self._file, self.dtype, count=stop - start)
+            return array
+        with tempfile.TemporaryFile(prefix="kdlib-") as file:  # which lives as long as its map
+            try:
+                array.tofile(file)
+            except OSError as error:
+                raise OSError(
+                    f"no room for {array.nbytes / 2**20:.0f} MiB of sorted pixels in '{tempfile.gettempdir()}' "
+                    f"({error}); set TMPDIR to a folder with more room"
+                ) from error
+            return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
 class _Runs:
@@ -153,10 +127,15 @@ class _Runs:
     They wait in one buffer: many small arrays, kept for long between others, would scatter the memory.
     """
 
-    def __init__(self, order: Callable[[NDArray[Any]], NDArray[Any]], length: int, store: _Store) -> None:
+    def __init__(
+        self,
+        order: Callable[[NDArray[Any]], NDArray[Any]],
+        length: int,
+        hold: Callable[[NDArray[Any]], NDArray[Any]],
+    ) -> None:
         self.added = 0
-        self._order, self._length, self._store = order, length, store
-        self._runs: list[_Run] = []
+        self._order, self._length, self._hold = order, length, hold
+        self._runs: list[NDArray[Any]] = []
         self._buffer: NDArray[Any] = np.empty(0)
         self._waiting = 0
 
@@ -173,14 +152,14 @@ class _Runs:
             if self._waiting == self._length:
                 self._close()
 
-    def finished(self) -> list[_Run]:
+    def finished(self) -> list[NDArray[Any]]:
         """All runs."""
         self._close()
         return self._runs
 
     def _close(self) -> None:
         if self._waiting:
-            self._runs.append(self._store.hold(self._order(self._buffer[: self._waiting])))
+            self._runs.append(self._hold(self._order(self._buffer[: self._waiting])))
         self._waiting = 0
 
 
@@ -197,22 +176,17 @@ def _distinct(met: NDArray[Any]) -> NDArray[Any]:
     return _met(scores, pixels, np.bincount(inverse, weights=met["share"], minlength=scores.size))
 
 
-def _blocks(runs: list[_Run]) -> Iterator[NDArray[Any]]:
+def _blocks(runs: list[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """What `_distinct` makes of all runs together, in blocks of about `BLOCK` scores, from the highest block down."""
-    marks = np.sort(np.concatenate([run.index for run in runs]))
+    marks = np.sort(np.concatenate([run["score"][::_STRIDE] for run in runs]))
     edges = np.unique(np.concatenate([[-np.inf], marks[:: BLOCK // _STRIDE], [np.inf]]).astype(marks.dtype))
     for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True):
         parts = []
         for run in runs:
-            _, part = run.between(low, high)
-            scores = _scores(part)
-            parts.append(part[np.searchsorted(scores, low, side="left") : np.searchsorted(scores, high, side="left")])
-        if sum(part.size for part in parts):
+            start, stop = np.searchsorted(run["score"], [low, high], side="left")
+            parts.append(run[start:stop])
+        if any(part.size for part in parts):
             yield _distinct(np.concatenate(parts))
-
-
-def _scores(array: NDArray[Any]) -> NDArray[Any]:
-    return array["score"] if array.dtype.names else array
 
 
 def _checked(amap: NDArray[Any], mask: NDArray[Any], index: int) -> tuple[Floats, NDArray[np.bool_]]:

@@ -88,11 +88,6 @@ class Result:
         """The products that the images show, in order of appearance."""
         return tuple(dict.fromkeys(s.category for s in self.samples))
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether there are anomalous images, and each of them has a mask."""
-        return has_masks(self.samples)
-
     def metrics(self) -> dict[str, float]:
         """All metrics of one category; those that the labels or masks cannot give are NaN.
 
@@ -103,8 +98,8 @@ class Result:
         """
         if len(self.categories) > 1:
             raise ValueError(
-                f"the result has {len(self.categories)} categories {list(self.categories)}; one number for all would "
-                "mix their scores: take per_category(), and the mean of it"
+                f"the result has {len(self.categories)} categories {list(self.categories)}, whose scores do not mix: "
+                "take per_category(), and the mean of it"
             )
         return self.per_category()[self.categories[0]]
 
@@ -142,20 +137,25 @@ class Result:
         )
 
     def _metrics(self, category: str) -> dict[str, float]:
-        index = np.array([i for i, s in enumerate(self.samples) if s.category == category])
-        scores, labels = self.scores[index], self.labels[index]
+        index = np.flatnonzero([s.category == category for s in self.samples])
+        labels = self.labels[index]
         found = dict.fromkeys(METRICS, float("nan"))
         if 0 < labels.sum() < len(labels):
-            found |= metrics.image_metrics(scores, labels)
-        if self._masks_are_whole(category, index):
-            found |= self._pixel_metrics(category, index)
-        return found
+            found |= metrics.image_metrics(self.scores[index], labels)
+        if not self._masks_are_whole(category, index):
+            return found
+        if self.counted is not None:
+            return found | dict(self.counted.get(category, {}))
+        if not np.isin(index, self.kept).all():
+            raise ValueError("pixel metrics of a part of the images need its maps; evaluate it alone or keep='all'")
+        rows = np.searchsorted(self.kept, index)
+        counts = metrics.count([self.kept_maps[i] for i in rows], [self.kept_masks[i] for i in rows])
+        return found | metrics_of(counts)
 
     def _masks_are_whole(self, category: str, index: NDArray[np.int64]) -> bool:
-        samples = [self.samples[i] for i in index]
-        if not has_masks(samples):
+        if not has_masks([self.samples[i] for i in index]):
             return False
-        empty = [s for s, pixels in zip(samples, self.defect_pixels[index], strict=True) if s.label and not pixels]
+        empty = [self.samples[i] for i in index if self.samples[i].label and not self.defect_pixels[i]]
         if empty:
             warnings.warn(
                 f"{len(empty)} anomalous images of '{category}' have a mask without a defect, first "
@@ -163,17 +163,6 @@ class Result:
                 stacklevel=2,
             )
         return not empty
-
-    def _pixel_metrics(self, category: str, index: NDArray[np.int64]) -> dict[str, float]:
-        if self.counted is not None:
-            return dict(self.counted.get(category, {}))
-        if not np.isin(index, self.kept).all():
-            raise ValueError(
-                "pixel metrics of a part of the images need its maps, which were not kept; evaluate that part alone, "
-                "or all with keep='all'"
-            )
-        rows = np.searchsorted(self.kept, index)
-        return metrics_of(metrics.count([self.kept_maps[i] for i in rows], [self.kept_masks[i] for i in rows]))
 
     def _need_all(self) -> None:
         if not self.complete:
@@ -184,13 +173,12 @@ class Result:
 
     def _row(self, image: int) -> int:
         image = range(len(self.samples))[image]
-        row = int(np.searchsorted(self.kept, image))
-        if row == len(self.kept) or self.kept[row] != image:
+        rows = np.flatnonzero(self.kept == image)
+        if not len(rows):
             raise ValueError(
-                f"the map of image {image} was not kept, those of {len(self.kept)} images were; evaluate(..., "
-                f"keep=[{image}]) keeps it, keep='all' all of them"
+                f"the map of image {image} was not kept, {len(self.kept)} others were; evaluate(..., keep=[{image}])"
             )
-        return row
+        return int(rows[0])
 
 
 def metrics_of(counts: PixelCounts) -> dict[str, float]:

@@ -1,8 +1,13 @@
-"""Detectors in folders: trained tensors as safetensors with a card in their header, and the card as JSON to read."""
+"""Detectors in folders: trained tensors as safetensors with a card in their header, and the card as JSON to read.
+
+A card may come from anywhere. Its fields are typed, ranged and complete, unknown ones are refused, and a checksum over
+the card and all tensors tells a damaged file from a whole one; it does not prove who wrote them.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +15,62 @@ import torch
 from torch import Tensor
 
 from kdlib import methods
-from kdlib.contract import Distiller
-from kdlib.files import read_tensors, write_tensors, write_text
-from kdlib.scoring import card as cards
-from kdlib.scoring.card import FORMAT, Card
+from kdlib.files import checksum, read_tensors, write_tensors, write_text
+from kdlib.runtime import versions
+from kdlib.scoring.card import Card, NormalCard, read
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.normal_maps import NormalMaps
+from kdlib.teachers import Teacher
 
+FORMAT = 3
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
-def save(detector: Detector, folder: str | Path) -> Path:
+def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     """Writes the trained weights (safetensors) and a card (JSON) into a folder, each whole or not at all.
 
     The teacher's weights are not copied; the card names them. `load` reads the card in the header of the weights;
-    `card.json` is a copy for people.
+    `card.json` is a copy for people. `half` keeps trained weights as 16-bit floats, in half the space; scores change by
+    the rounding.
     """
     folder = Path(folder)
-    tensors = {f"model.{name}": tensor for name, tensor in detector.model.trained_tensors().items()}
+    trained = detector.model.trained_tensors()
+    tensors = {f"model.{name}": halved(tensor) if half else tensor for name, tensor in trained.items()}
     if detector.normal:
         tensors |= {f"normal.{name}": tensor for name, tensor in detector.normal.state_dict().items()}
-    card = cards.describe(detector, tensors)
+    teacher = detector.model.teacher
+    card = {
+        "format": FORMAT,
+        "method": detector.model.name,
+        "config": asdict(detector.model.config),
+        "teacher": {"name": teacher.name, "weights": str(teacher.weights), "sha256": teacher.fingerprint()},
+        "strides": teacher.strides,
+        "size": detector.size,
+        "precision": detector.precision,
+        "white": detector.white,
+        "normal": detector.normal.settings() if detector.normal else None,
+        "threshold": asdict(detector.threshold),
+        "scale": asdict(detector.scale),
+        "versions": versions(),
+    }
+    card["sha256"] = checksum(card, tensors)
     write_tensors(folder / WEIGHTS, tensors, {"card": card})
     write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
     return folder
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """A tensor of fractions as 16-bit floats; others as they are.
+
+    Raises:
+        ValueError: If a value is too large for 16 bits.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise ValueError(f"a weight is {tensor.abs().max():.3g}; 16-bit floats end at 65504: save without half")
+    return half
 
 
 def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
@@ -48,57 +85,52 @@ def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
         ValueError: If files are missing, damaged, foreign, of another format, or the teacher's weights are others than
             those the student learned from.
     """
-    folder = Path(folder)
-    path = folder / WEIGHTS
+    path = Path(folder) / WEIGHTS
     if not path.is_file():
-        raise ValueError(
-            f"no detector in '{folder}': '{WEIGHTS}' is missing; expected a folder written by kdlib's save()"
-        )
+        raise ValueError(f"no detector in '{folder}': '{WEIGHTS}' is missing; expected a folder written by kd.save")
     try:
         tensors, meta = read_tensors(path)
     except RecursionError as error:
         raise ValueError(f"'{path}' is damaged: its header is nested too deeply; save the detector anew") from error
-    card = _checked_card(path, meta.get("card"), tensors)
-    try:
-        return _built(card, tensors, weights)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"'{path}' describes a detector that cannot be built ({error}); save it anew") from error
-
-
-def _checked_card(path: Path, card: Any, tensors: dict[str, Tensor]) -> Card:
+    card = meta.get("card")
     if not isinstance(card, dict):
-        raise ValueError(f"'{path}' is no detector: its header has no card; expected a file written by kdlib's save()")
+        raise ValueError(f"'{path}' is no detector: its header has no card; expected a file written by kd.save")
     if card.get("format") != FORMAT:
         raise ValueError(
             f"'{path}' has format {card.get('format')}, this kdlib reads {FORMAT}; load it with the version that saved "
             f"it: {card.get('versions')}"
         )
-    if card.get("sha256") != cards.checksum(card, tensors):
+    if card.get("sha256") != checksum(card, tensors):
         raise ValueError(f"'{path}' is damaged: its content does not match its checksum; copy it or save it anew")
     try:
-        return cards.read(card)
+        checked = read(Card, card, "the card")
     except ValueError as error:
         raise ValueError(f"'{path}' has a card that does not fit: {error}; save the detector anew") from error
+    try:
+        return _built(checked, tensors, weights)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"'{path}' describes a detector that cannot be built ({error}); save it anew") from error
 
 
 def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -> Detector:
-    _check_finite(tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"tensor '{name}' has NaN or infinite values, which would call every image normal; train the model "
+                "anew with a lower learning rate"
+            )
     model = methods.build(card.method, **card.config | {"weights": _source(card, weights)})
-    _check_teacher(model, card)
-    trained, means = _below("model.", tensors), _below("normal.", tensors)
+    _check_teacher(model.teacher, card)
+    trained, means = (
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for prefix in ("model.", "normal.")
+    )
     if len(trained) + len(means) < len(tensors):
         raise ValueError("some stored tensors belong neither to the model nor to its normal maps; save it anew")
-    model.load_trained(trained)
-    normal = _normal_maps(means, card.floor)
-    return Detector(
-        model.eval(),
-        card.size,
-        card.threshold,
-        card.scale,
-        precision=card.precision,
-        normal=normal,
-        white=card.white,
-    )
+    model.load_trained({name: t.float() if t.is_floating_point() else t for name, t in trained.items()})
+    normal = _normal_maps(means, card.normal)
+    options: dict[str, Any] = {"precision": card.precision, "normal": normal, "white": card.white}
+    return Detector(model, card.size, card.threshold, card.scale, **options)
 
 
 def _source(card: Card, asked: str | Path | None) -> str | Path:
@@ -106,18 +138,15 @@ def _source(card: Card, asked: str | Path | None) -> str | Path:
     saved = card.config["weights"]
     if asked is not None:
         return asked
-    if saved in ("auto", "hub"):
-        return "auto"
-    if saved == "random":
-        return saved
+    if saved in ("auto", "hub", "random"):
+        return "random" if saved == "random" else "auto"
     raise ValueError(
         f"the teacher's weights came from the file '{saved}'; a file that only a card names is not opened unasked: "
         "pass weights= with that path, or weights='auto' for weights that are installed"
     )
 
 
-def _check_teacher(model: Distiller, card: Card) -> None:
-    teacher = model.teacher
+def _check_teacher(teacher: Teacher, card: Card) -> None:
     if teacher.fingerprint() != card.teacher.sha256:
         raise ValueError(
             f"the detector was trained with teacher weights {card.teacher.weights}, here the teacher has "
@@ -130,24 +159,10 @@ def _check_teacher(model: Distiller, card: Card) -> None:
         )
 
 
-def _check_finite(tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"tensor '{name}' has NaN or infinite values, which would call every image normal; train the model "
-                "anew with a lower learning rate"
-            )
-
-
-def _normal_maps(means: dict[str, Tensor], floor: float | None) -> NormalMaps | None:
-    names = [f"mean_{level}" for level in range(len(means))]
-    if sorted(means) != sorted(names) or bool(means) != (floor is not None):
-        raise ValueError(
-            f"the stored normal maps are {sorted(means)} with a floor of {floor}; expected mean_0, mean_1, ... and a "
-            "floor, or neither"
-        )
-    return None if floor is None else NormalMaps([means[name] for name in names], floor=floor)
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _normal_maps(means: dict[str, Tensor], card: NormalCard | None) -> NormalMaps | None:
+    names = [f"mean_{level}" for level in range(len(card.bases) if card else 0)]
+    if means.keys() != set(names):
+        raise ValueError(f"the stored normal maps are {sorted(means)}; the card wants {names or 'none'}")
+    if card is None:
+        return None
+    return NormalMaps([means[name] for name in names], card.bases, floor=card.floor, fusion=card.fusion)

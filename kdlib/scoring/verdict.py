@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector
-from kdlib.scoring.evaluation import check_predictions, predict
+from kdlib.scoring.evaluation import predict
 from kdlib.scoring.inputs import ImageLike, as_list, decoded, resized, size_of
 
 
@@ -65,22 +65,19 @@ def score(
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more images at a time")
     runtime = choose(device, detector.precision if precision == "auto" else precision)
     runtime.prepare(detector.eval())
-    scores: list[Tensor] = []
+    scores: list[float] = []
     maps: list[NDArray[np.float32]] = []
     for first in range(0, len(several), batch_size):
         pictures = [decoded(image, detector.white) for image in several[first : first + batch_size]]
         x = torch.stack([resized(picture, detector.size) for picture in pictures])
-        amaps, batch_scores = predict(detector, x, runtime)
-        names = [f"image {first + i}" for i in range(len(pictures))]
-        check_predictions(amaps, batch_scores, names)
-        scores.append(batch_scores)
-        sizes = [size_of(picture) if full_size else detector.size for picture in pictures]
-        maps += [_enlarged(amap, size) for amap, size in zip(amaps, sizes, strict=True)]
-    values = torch.cat(scores).numpy()
+        amaps, found = predict(detector, x, runtime, [f"image {first + i}" for i in range(len(pictures))])
+        scores += found.tolist()
+        for amap, picture in zip(amaps, pictures, strict=True):
+            maps.append(_enlarged(amap, size_of(picture)) if full_size else amap.numpy())
     return Verdict(
-        scores=values,
+        scores=np.array(scores, dtype=np.float32),
         maps=maps if full_size else np.stack(maps),
-        anomalous=detector.threshold.decide(values),
+        anomalous=detector.threshold.decide(scores),
     )
 
 

@@ -25,23 +25,8 @@ DISK_LIMIT = 64 * 2**30
 class TeacherCache:
     """Features of every training image: in memory, or past a limit in files that are mapped into it.
 
-    Several processes of one machine share the files, and each of them fills its part.
-
-    Args:
-        teacher: Gives features of images [B, 3, H, W].
-        shapes: Of one image's features per level, see `feature_shapes`.
-        batches: Positions [B] and images of this process's part, all of them where it is the only one.
-        count: Images of all parts.
-        runtime: Where and how the teacher runs.
-        processes: The processes that share the run.
-        progress: Show a bar.
-
-    Attributes:
-        bytes: Size of all features.
-        on_disk: Whether they are in mapped files.
-
-    Raises:
-        OSError: If the disc has no room for the files.
+    Several processes of one machine share the files; each fills its part of the `count` images out of `batches` of
+    positions [B] and images [B, 3, H, W]. `on_disk` tells where the features are. A full disc is an `OSError`.
     """
 
     def __init__(
@@ -55,16 +40,19 @@ class TeacherCache:
         *,
         progress: bool,
     ) -> None:
-        self.on_disk = False
-        self._levels: list[Tensor] = []
-        self._channels_last = runtime.channels_last
-        ordered = [(h, w, c) if runtime.channels_last else (c, h, w) for _, c, h, w in shapes]
-        self._allocate([(count, *shape) for shape in ordered], DTYPES[runtime.precision], processes)
+        self._channels_last, dtype = runtime.channels_last, DTYPES[runtime.precision]
+        ordered = [(count, h, w, c) if runtime.channels_last else (count, c, h, w) for _, c, h, w in shapes]
+        self.on_disk = _bytes(shapes, count, dtype) > MEMORY_LIMIT or processes.num_processes > 1
+        if self.on_disk:
+            self._levels = _mapped(ordered, dtype, processes)
+        else:
+            self._levels = [torch.empty(shape, dtype=dtype) for shape in ordered]
         for index, images in tqdm(batches, desc="teacher features", leave=False, disable=not progress):
             with torch.no_grad(), runtime.autocast():
-                features = [self._stored(f) for f in teacher(runtime.images(images))]
+                features = teacher(runtime.images(images))
             for level, feature in zip(self._levels, features, strict=True):
-                level[index] = feature.to(level.dtype)
+                stored = feature.permute(0, 2, 3, 1) if self._channels_last else feature
+                level[index] = stored.cpu().to(dtype)
         processes.wait_for_everyone()
 
     def __getitem__(self, index: Tensor) -> list[Tensor]:
@@ -72,29 +60,41 @@ class TeacherCache:
         chosen = [level[index] for level in self._levels]
         return [f.permute(0, 3, 1, 2) for f in chosen] if self._channels_last else chosen
 
-    @property
-    def bytes(self) -> int:
-        return sum(level.numel() * level.element_size() for level in self._levels)
 
-    def _stored(self, feature: Tensor) -> Tensor:
-        return feature.permute(0, 2, 3, 1).cpu() if self._channels_last else feature.cpu()
+def feature_shapes(teacher: nn.Module, image: Tensor, runtime: Runtime) -> list[torch.Size]:
+    """Shapes [1, C, h, w] of the teacher's features of one image [1, 3, H, W], per level."""
+    with torch.no_grad():
+        return [f.shape for f in teacher(runtime.images(image))]
 
-    def _allocate(self, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, processes: PartialState) -> None:
-        size = sum(torch.Size(s).numel() for s in shapes) * dtype.itemsize
-        self.on_disk = size > MEMORY_LIMIT or processes.num_processes > 1
-        if not self.on_disk:
-            self._levels = [torch.empty(s, dtype=dtype) for s in shapes]
-            return
-        with _shared_folder(processes) as folder:
-            files = [folder / f"level_{i}" for i in range(len(shapes))]
-            if processes.is_local_main_process:
-                for file, shape in zip(files, shapes, strict=True):
-                    _reserve(file, torch.Size(shape).numel() * dtype.itemsize)
-            processes.wait_for_everyone()
-            for file, shape in zip(files, shapes, strict=True):
-                flat = torch.from_file(str(file), shared=True, size=torch.Size(shape).numel(), dtype=dtype)
-                self._levels.append(flat.view(shape))
-            processes.wait_for_everyone()
+
+def worth_caching(shapes: Sequence[torch.Size], count: int, runtime: Runtime) -> bool:
+    """Whether such features of `count` images fit, and reading them beats computing them.
+
+    On an accelerator the way through main memory costs about as much as the teacher; there they are computed anew.
+    """
+    if runtime.device.type != "cpu":
+        return False
+    size = _bytes(shapes, count, DTYPES[runtime.precision])
+    return size <= MEMORY_LIMIT or size <= min(DISK_LIMIT, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+
+
+def _bytes(shapes: Sequence[torch.Size], count: int, dtype: torch.dtype) -> int:
+    return sum(shape.numel() for shape in shapes) * count * dtype.itemsize
+
+
+def _mapped(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, processes: PartialState) -> list[Tensor]:
+    """Empty tensors in files that all processes of a machine map."""
+    levels = []
+    with _shared_folder(processes) as folder:
+        sizes = {folder / f"level_{i}": torch.Size(shape).numel() for i, shape in enumerate(shapes)}
+        if processes.is_local_main_process:
+            for file, size in sizes.items():
+                _reserve(file, size * dtype.itemsize)
+        processes.wait_for_everyone()
+        for (file, size), shape in zip(sizes.items(), shapes, strict=True):
+            levels.append(torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape))
+        processes.wait_for_everyone()
+    return levels
 
 
 @contextmanager
@@ -125,25 +125,7 @@ def _reserve(file: Path, size: int) -> None:
             for start in range(0, size, len(zeros)):
                 handle.write(zeros[: size - start])
     except OSError as error:
-        gigabytes = size / 2**30
         raise OSError(
-            f"no room for {gigabytes:.1f} GB of teacher features in '{file.parent.parent}' ({error}); free some space, "
-            "name another folder in TMPDIR, or call fit(cache=False)"
+            f"no room for {size / 2**30:.1f} GB of teacher features in '{file.parent.parent}' ({error}); free some "
+            "space, name another folder in TMPDIR, or call fit(cache=False)"
         ) from error
-
-
-def feature_shapes(teacher: nn.Module, image: Tensor, runtime: Runtime) -> list[torch.Size]:
-    """Shapes [1, C, h, w] of the teacher's features of one image [1, 3, H, W], per level."""
-    with torch.no_grad():
-        return [f.shape for f in teacher(runtime.images(image))]
-
-
-def worth_caching(shapes: Sequence[torch.Size], count: int, runtime: Runtime) -> bool:
-    """Whether such features of `count` images fit, and reading them beats computing them.
-
-    On an accelerator the way through main memory costs about as much as the teacher; there they are computed anew.
-    """
-    if runtime.device.type != "cpu":
-        return False
-    size = sum(shape.numel() for shape in shapes) * count * DTYPES[runtime.precision].itemsize
-    return size <= MEMORY_LIMIT or size <= min(DISK_LIMIT, shutil.disk_usage(tempfile.gettempdir()).free // 2)

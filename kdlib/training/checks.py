@@ -1,30 +1,33 @@
-"""Image sets that cannot be trained on are refused before anything runs."""
+"""What cannot be trained on is refused before anything runs."""
 
 from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
 
 from kdlib.data import ImageSet
 
 
 def check_sets(images: ImageSet, held_out: ImageSet | None, auxiliary: ImageSet | None) -> None:
-    """Checks the sets that `fit` is given.
-
-    Raises:
-        ValueError: If a set is empty, has another size than the training images, or holds anomalous images where only
-            normal ones may be.
-    """
+    """Refuses sets that are empty or of another size, and anomalous images where only normal ones may be."""
     if not isinstance(images, ImageSet):
         raise ValueError(f"images is a {type(images).__name__}; expected an image set, such as data.train")
-    _check(images, "training images")
-    if held_out is not None:
-        _check(held_out, "held-out images", size=images.size)
+    for part, name in ((images, "training images"), (held_out, "held-out images")):
+        if part is None:
+            continue
+        if not len(part):
+            raise ValueError(f"there are no {name}; expected at least one normal image")
+        if part.labels.any():
+            raise ValueError(f"{int(part.labels.sum())} {name} are anomalous; fit() takes normal images only")
+        if part.size != images.size:
+            raise ValueError(f"{name} are {part.size} px, training images {images.size}; load both at one size")
     if auxiliary is not None and (not len(auxiliary) or auxiliary.size != images.size):
         raise ValueError(f"auxiliary is {auxiliary}; expected some images of {images.size[0]} x {images.size[1]} px")
 
 
-def _check(images: ImageSet, name: str, size: tuple[int, int] | None = None) -> None:
-    if not len(images):
-        raise ValueError(f"there are no {name}; expected at least one normal image")
-    if images.labels.any():
-        raise ValueError(f"{int(images.labels.sum())} {name} are anomalous; fit() takes normal images only")
-    if size and images.size != size:
-        raise ValueError(f"{name} are {images.size} px, training images {size}; load both at one size")
+def whole_number(value: SupportsIndex, name: str) -> int:
+    """The value as an `int`, NumPy's included."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; expected a whole number, such as 0") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,10 @@ from kdlib.contract import Batch, Distiller, Losses, Phase
 from kdlib.data import ImageSet
 from kdlib.files import alone
 from kdlib.randomness import Salt, mix, seeded
-from kdlib.runtime import Runtime, agreed, choose, processes, synchronise
-from kdlib.training.checks import check_sets
-from kdlib.training.history import History
+from kdlib.runtime import agreed, choose, processes, synchronise
+from kdlib.training.checks import check_sets, whole_number
 from kdlib.training.loader import TrainingImages
-from kdlib.training.state import RunState, from_json, recorded, run_key, to_json
+from kdlib.training.state import History, RunState, recorded, run_key
 
 
 def fit(
@@ -64,15 +64,17 @@ def fit(
         on_step: Called after every step with the history so far; it may evaluate the model.
 
     Raises:
-        ValueError: If an image is anomalous, a set is empty or of another size, the loss becomes NaN or infinite, or
-            `state` is damaged, in use, or belongs to another run.
+        ValueError: If an image is anomalous, a set is empty or of another size, `seed` is no whole number, the loss
+            becomes NaN or infinite, or `state` is damaged, in use, or belongs to another run.
         OSError: If a disc is full.
     """
     check_sets(images, held_out, auxiliary)
+    seed = whole_number(seed, "seed")
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False)
-    if state is not None and precision == "auto":
-        precision = recorded(Path(state)).get("precision", "auto")
+    former = {} if state is None else recorded(Path(state))
+    if precision == "auto":
+        precision = former.get("precision", "auto")
     runtime = agreed(choose(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
     runtime.prepare(model)
     loader = TrainingImages(
@@ -88,29 +90,28 @@ def fit(
     )
     run = None
     if state is not None:
-        run = RunState(Path(state), run_key(model, images, held_out, auxiliary, seed, runtime))
-    trainer = _Trainer(model, loader, accelerator, runtime, seed, run, save_every, on_step)
+        run = RunState(Path(state), run_key(model, images, held_out, auxiliary, seed, runtime, former))
+    history = History(runtime=str(runtime))
+    trainer = _Trainer(model, loader, accelerator, seed, run, save_every, on_step, history)
     with alone(Path(state)) if state is not None and accelerator.is_main_process else nullcontext():
         trainer.run()
     model.eval()
-    return trainer.history
+    return history
 
 
+@dataclass
 class _Trainer:
-    def __init__(
-        self,
-        model: Distiller,
-        loader: TrainingImages,
-        accelerator: Accelerator,
-        runtime: Runtime,
-        seed: int,
-        state: RunState | None,
-        save_every: float,
-        on_step: Callable[[History], None] | None,
-    ) -> None:
-        self.model, self.loader, self.accelerator, self.runtime, self.seed = model, loader, accelerator, runtime, seed
-        self.state, self.save_every, self.on_step = state, save_every, on_step
-        self.history = History(runtime=str(runtime))
+    model: Distiller
+    loader: TrainingImages
+    accelerator: Accelerator
+    seed: int
+    state: RunState | None
+    save_every: float
+    on_step: Callable[[History], None] | None
+    history: History
+
+    def __post_init__(self) -> None:
+        self.runtime = self.loader.runtime
         self._start = self._saved = time.perf_counter()
 
     def run(self) -> None:
@@ -118,23 +119,19 @@ class _Trainer:
         self.model.train()
         phases = self.model.phases(self.loader)
         for index in count():
-            phase = self._next(phases, index)
+            self.model.teacher.eval()  # what a method looks at between phases must not change a teacher's statistics
+            with seeded(mix(self.seed, index, Salt.PHASE), self.runtime.device):
+                phase = next(phases, None)
             if phase is None:
                 break
-            done = self.state.finished(index) if self.state else None
-            if self.state and done:
-                self._remember(self.state.restore(done, self.model))
+            if self.state and self.state.restore(index, self.model, self.history):
+                self._go_on()
             else:
                 self._phase(phase, index)
             if not phase.teacher_fixed:
                 self.loader.forget_teacher()
         synchronise(self.runtime.device)
-        self.history.seconds = time.perf_counter() - self._start
-
-    def _next(self, phases: Iterator[Phase], index: int) -> Phase | None:
-        self.model.teacher.eval()  # what a method looks at between phases must not change a teacher's statistics
-        with seeded(mix(self.seed, index, Salt.PHASE), self.runtime.device):
-            return next(phases, None)
+        self._clock()
 
     def _phase(self, phase: Phase, index: int) -> None:
         """One step after the other, from images to new weights."""
@@ -145,7 +142,10 @@ class _Trainer:
         optimiser = phase.optimiser(phase.parameters)
         schedule = phase.scheduler(optimiser) if phase.scheduler else None
         scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
-        first = self._resume(index, optimiser, schedule, scaler)
+        parts = {"optimiser": optimiser, "scaler": scaler} | ({"schedule": schedule} if schedule else {})
+        first = self.state.resume(index, self.model, parts, self.history) if self.state else 0
+        if first:
+            self._go_on()
         step_losses = self.accelerator.prepare_model(_Step(self.model, phase), device_placement=False)
         batches = self.loader.training(phase, range(first, phase.steps), self.seed, index)
         bar = tqdm(total=phase.steps, initial=first, desc=phase.name, disable=not self.loader.progress, leave=False)
@@ -166,11 +166,12 @@ class _Trainer:
             self._record(phase, step, named, len(batch.image) * self.accelerator.num_processes)
             bar.update()
             bar.set_postfix(loss=f"{self.history.rows[-1]['total']:.4f}", refresh=False)
-            self._save(index, step + 1, optimiser, schedule, scaler)
+            self._save(index, step + 1, parts)
         bar.close()
         broadcast(list(self.model.buffers()))  # each process has its own statistics of batch normalisation
         if self.state and self.accelerator.is_main_process:
-            self.state.finish(index, self.model, self._past(), self.history.rows)
+            self._clock()
+            self.state.finish(index, self.model, self.history)
 
     def _only_trains(self, parameters: list[nn.Parameter]) -> None:
         chosen = {id(p) for p in parameters}
@@ -197,39 +198,22 @@ class _Trainer:
             )
         self.history.rows.append({"phase": phase.name, "step": step, **values})
         self.history.images += images
-        self.history.seconds = time.perf_counter() - self._start
+        self._clock()
         if self.on_step:
             self.on_step(self.history)
 
-    def _resume(self, index: int, optimiser: torch.optim.Optimizer, schedule: Any, scaler: torch.amp.GradScaler) -> int:
-        """Takes up a phase where it stood; returns its next step."""
-        saved = self.state.resume(index, self.model, optimiser) if self.state else None
-        if saved is None:
-            return 0
-        self._remember(saved)
-        if schedule:
-            schedule.load_state_dict(from_json(saved["schedule"]))
-        if scaler.is_enabled():
-            scaler.load_state_dict(from_json(saved["scaler"]))
-        return int(saved["step"])
-
-    def _save(
-        self, index: int, step: int, optimiser: torch.optim.Optimizer, schedule: Any, scaler: torch.amp.GradScaler
-    ) -> None:
+    def _save(self, index: int, step: int, parts: dict[str, Any]) -> None:
         due = time.perf_counter() - self._saved > self.save_every
         if self.state and due and self.accelerator.is_main_process:
-            kept = to_json(schedule.state_dict()) if schedule else None
-            extra = {**self._past(), "schedule": kept, "scaler": to_json(scaler.state_dict())}
-            self.state.save(index, step, self.model, optimiser, extra, self.history.rows)
+            self.state.save(index, step, self.model, parts, self.history)
             self._saved = time.perf_counter()
 
-    def _past(self) -> dict[str, Any]:
-        return {"images": self.history.images, "seconds": time.perf_counter() - self._start}
+    def _clock(self) -> None:
+        self.history.seconds = time.perf_counter() - self._start
 
-    def _remember(self, saved: dict[str, Any]) -> None:
-        """Takes over a former run's history; the clock goes on from where that run stood."""
-        self.history.rows, self.history.images = saved["history"], saved["images"]
-        self._start = time.perf_counter() - saved["seconds"]
+    def _go_on(self) -> None:
+        """The clock goes on from where a former run stood."""
+        self._start = time.perf_counter() - self.history.seconds
 
 
 class _Step(nn.Module):

@@ -11,15 +11,9 @@ from kdlib.randomness import Salt, mix
 
 
 def shuffled(count: int, size: int, step: int, seed: int) -> list[int]:
-    """The images of one step: an endless row of shuffled epochs, cut into full batches.
+    """Which of `count` images a step of `size` shows: an endless row of shuffled epochs, cut into full batches.
 
     Every image is seen equally often, and no batch is too small for batch normalisation.
-
-    Args:
-        count: Images there are.
-        size: Images in a batch.
-        step: Number of the step.
-        seed: Decides the order of every epoch.
     """
     return _stretch(count, step * size, size, seed)
 
@@ -27,9 +21,8 @@ def shuffled(count: int, size: int, step: int, seed: int) -> list[int]:
 def shuffled_evenly(groups: Sequence[Sequence[int]], size: int, step: int, seed: int) -> list[int]:
     """As `shuffled`, with equally many images of every group in every batch, up to one.
 
-    A batch no smaller than the number of groups holds them all. A group's images take turns in an endless row of their
-    own; the fewer they are, the more often each is seen. Places in the batch are random, or else processes that share
-    it could each get half of the groups.
+    A group's images take turns in an endless row of their own; the fewer they are, the more often each is seen. Places
+    in the batch are random, or else processes that share it could each get half of the groups.
     """
     start, chosen = step * size, list[int]()
     for rank, group in enumerate(groups):

@@ -17,8 +17,8 @@ from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.result import Result
 from kdlib.scoring.saving import save
 from kdlib.trials.names import folder_name
-from kdlib.trials.speed import latency_ms, peak_memory_mb
-from kdlib.trials.trial import Trial
+from kdlib.trials.speed import peak_memory_mb
+from kdlib.trials.trial import Maps, Trial
 
 TRIALS, MODELS, TABLE, SETTINGS = "trials", "models", "metrics.csv", "settings.json"
 """What a results folder holds besides a folder of example maps for each category."""
@@ -29,12 +29,20 @@ def examples(images: ImageSet) -> list[int]:
     return viz.examples(images.samples, 6)
 
 
-def detector(trial: Trial, model: Distiller, out: Path) -> Detector:
-    """Calibrates a trained model and saves it below `out/models/`."""
-    calibrated = calibrate(model, trial.splits.calib, device=trial.device, precision=trial.precision)
-    method = trial.recipe.method.replace("/", "-")
-    save(calibrated, out / MODELS / folder_name(f"{method}-{trial.part}-seed{trial.seed}"))
+def detector(trial: Trial, model: Distiller, part: str, maps: Maps, out: Path | None) -> Detector:
+    """Calibrates a trained model on a category, or `all`, and saves it below `out/models/`, where there is a folder."""
+    images = trial.splits.calib if part == trial.part else trial.splits.calib.of(part)
+    calibrated = calibrate(model, images, maps=maps, device=trial.device, precision=trial.precision)
+    if out:
+        method = trial.recipe.method.replace("/", "-")
+        save(calibrated, out / MODELS / folder_name(f"{method}-{part}-seed{trial.seed}"))
     return calibrated
+
+
+def student(trial: Trial, model: Distiller, folder: Path) -> None:
+    """Saves a finished student in half precision; its threshold is for plain maps of all its categories."""
+    calibrated = calibrate(model, trial.splits.calib, device=trial.device, precision=trial.precision)
+    save(calibrated, folder / trial.recipe.method.partition("/")[0], half=True)
 
 
 def columns(trial: Trial, detector: Detector, images: ImageSet, result: Result | None) -> dict[str, Any]:
@@ -47,7 +55,6 @@ def columns(trial: Trial, detector: Detector, images: ImageSet, result: Result |
         shares[name] = float(decided.mean()) if len(decided) else float("nan")
     return {
         "score_images_per_second": len(images) / result.seconds if result else float("nan"),
-        "latency_ms_p50": latency_ms(detector.model, images.size, runtime),
         "peak_memory_mb": peak_memory_mb(runtime.device),
         "threshold": detector.threshold.value,
         **shares,

@@ -17,14 +17,14 @@ from kdlib.trials import images
 from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS
 from kdlib.trials.runner import Report, carry_out, check
 from kdlib.trials.store import Store
-from kdlib.trials.trial import Protocol, Recipe, Trial, trials
+from kdlib.trials.trial import Maps, Protocol, Recipe, Trial, trials
 
 _SPEED = ("train_seconds", "train_images_per_second", "score_images_per_second", "latency_ms_p50")
 _SETTING = ("backbone", "weights", "size", "steps", "runtime", "threshold", "false_alarms", "recall")
 COLUMNS = dict.fromkeys(
     (
         *("method", "protocol", "category", "seed", *METRICS, *_SPEED, "parameters", "peak_memory_mb"),
-        *(*_SETTING, "variant", "options", "classes", "data"),
+        *(*_SETTING, "variant", "options", "classes", "maps", "megabytes", "data"),
     ),
     ".6g",
 )
@@ -39,6 +39,7 @@ class Settings:
     layout: str = "auto"
     white: int | None = None
     protocol: Protocol = "single"  # one model per category, or `multi`: one for all
+    maps: Maps = "normal"  # see `kdlib.calibrate`
     size: int = 256  # working height and width in pixels
     overrides: dict[str, Any]  # fields of the methods' configurations
     device: str = "auto"
@@ -65,7 +66,7 @@ def run(
     """
     recipes = []
     for name in dict.fromkeys(names):
-        recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides)
+        recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(settings.maps,))
         recipe.config()
         recipes.append(recipe)
     where = {"device": settings.device, "precision": settings.precision}

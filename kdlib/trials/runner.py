@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from accelerate.utils import broadcast_object_list
 from kdlib import methods
 from kdlib.contract import Distiller
 from kdlib.files import write_text
-from kdlib.runtime import processes
+from kdlib.runtime import choose, processes
+from kdlib.scoring.detector import FEWEST, Detector
 from kdlib.scoring.evaluation import METRICS, Keep, evaluate
+from kdlib.scoring.saving import halved
 from kdlib.training.loop import History, fit
 from kdlib.trials import outputs, table
 from kdlib.trials.names import printable
+from kdlib.trials.speed import latency_ms
 from kdlib.trials.store import Claim, Store
 from kdlib.trials.trial import Recipe, Trial
 
@@ -46,6 +50,12 @@ def check(trials: Sequence[Trial], store: Store) -> None:
             _check_method(*network)
             checked.append(network)
         for category in trial.categories:
+            normal = len(trial.splits.calib.of(category))
+            if "normal" in trial.recipe.maps and normal < FEWEST:
+                raise ValueError(
+                    f"'{category}' has {normal} calibration images; normal maps need {FEWEST} or more: take plain maps "
+                    "(--maps plain), or add normal images"
+                )
             if category not in seen and processes().is_main_process:
                 trial.splits.of(category).check()
                 seen.add(category)
@@ -63,11 +73,14 @@ def _check_method(recipe: Recipe, size: tuple[int, int]) -> None:
             model.anomaly_map(image)
 
 
-def carry_out(trials: Sequence[Trial], store: Store, report: Report, out: Path | None = None) -> pd.DataFrame:
+def carry_out(
+    trials: Sequence[Trial], store: Store, report: Report, out: Path | None = None, students: Path | None = None
+) -> pd.DataFrame:
     """Carries out the trials that are not done, and returns all rows of the table.
 
     Several processes may work on the trials of one table: each takes those that no other is at work on. `report` is
-    called with a line of text per row; detectors and example maps go to the folder `out`, where there is one.
+    called with a line of text per row; detectors and example maps go to the folder `out`, where there is one, and
+    finished students of all categories, of seed 0, to `students`.
 
     Raises:
         ValueError: If a training fails or a file of the store is damaged.
@@ -81,7 +94,7 @@ def carry_out(trials: Sequence[Trial], store: Store, report: Report, out: Path |
                 continue
             if main and store.state(trial) == "changed":
                 report(f"again {trial}: its options, images or teacher have changed")
-            rows = _one(trial, store.work(trial), out)
+            rows = _one(trial, store.work(trial), out, students)
             if main:
                 store.keep(trial, rows)
                 for row in rows:
@@ -102,7 +115,7 @@ def _claimed(store: Store, trial: Trial) -> Iterator[Claim]:
         yield claim
 
 
-def _one(trial: Trial, work: Path, out: Path | None) -> list[Row]:
+def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> list[Row]:
     """Trains one model; a row for every stop and category."""
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
@@ -118,23 +131,34 @@ def _one(trial: Trial, work: Path, out: Path | None) -> list[Row]:
     )
     if not processes().is_main_process:
         return []
+    if trial.recipe.half:
+        model.load_trained({name: halved(tensor) for name, tensor in model.trained_tensors().items()})
+    if students and trial.recipe.protocol == "multi" and trial.seed == 0:
+        outputs.student(trial, model, students)
     return stops.rows() + measured(trial, model, history, stops.training_seconds(history), out)
 
 
 def measured(trial: Trial, model: Distiller, history: History, seconds: float, out: Path | None = None) -> list[Row]:
     """Evaluates a model on every category; `seconds` is how long it has been trained, `out` as for `carry_out`."""
-    detector = outputs.detector(trial, model, out) if out else None
+    latency = latency_ms(model, trial.splits.train.size, choose(trial.device, trial.precision))
+    detectors: dict[tuple[str, str], Detector] = {}
     rows = []
-    for category in trial.categories:
+    for category, maps in product(trial.categories, trial.recipe.maps):
         images = trial.splits.test.of(category)
-        result = None
+        part = trial.part if maps == "plain" else category  # what is normal at a place depends on the product
+        if (part, maps) not in detectors and (out or maps != "plain"):
+            detectors[part, maps] = outputs.detector(trial, model, part, maps, out)
+        detector, result = detectors.get((part, maps)), None
         if len(images):
             keep: Keep = outputs.examples(images) if out else "auto"
             result = evaluate(detector or model, images, keep=keep, device=trial.device, precision=trial.precision)
         row = {
             **trial.columns(),
+            "maps": maps,
             "category": printable(category),
             "steps": len(history.rows),
+            "latency_ms_p50": latency,
+            "megabytes": 2e-6 * sum(tensor.numel() for tensor in model.trained_tensors().values()),
             **(result.metrics() if result else dict.fromkeys(METRICS, math.nan)),
             "train_seconds": seconds,
             "train_images_per_second": history.images_per_second,

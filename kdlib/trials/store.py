@@ -31,6 +31,7 @@ from kdlib.trials.trial import Recipe, Trial, digest
 
 Claim = Literal["free", "busy", "done"]
 _IDENTITY = ["method", "variant", "protocol", "classes", "category", "seed", "size"]
+_ROW = [*_IDENTITY, "maps"]
 _VARIANT = ["method", "variant", "protocol"]
 
 
@@ -71,6 +72,8 @@ class Store:
         for category in trial.categories:
             measured = rows[rows["category"] == printable(category)]
             if measured.empty or not {str(stop) for stop in trial.recipe.stops} <= set(measured["steps"]):
+                return "missing"
+            if not set(trial.recipe.maps) <= set(measured["maps"]):
                 return "missing"
             if not measured["data"].isin(["", trial.data[category]]).all():
                 return "changed"
@@ -133,20 +136,19 @@ class Store:
         texts = [self._text(row) for trial in trials for row in trial["rows"]]
         measured = pd.DataFrame(texts, columns=list(self.columns), dtype=str)
         former = self._table()
-        replaced = set(measured[_IDENTITY].itertuples(index=False, name=None))
-        kept = [row not in replaced for row in former[_IDENTITY].itertuples(index=False, name=None)]
+        replaced = set(measured[_ROW].itertuples(index=False, name=None))
+        kept = [row not in replaced for row in former[_ROW].itertuples(index=False, name=None)]
         rows = pd.concat([former.loc[kept], measured], ignore_index=True)
         variants = rows[_VARIANT].itertuples(index=False, name=None)
         current = [own in self._options.get(v, {own}) for v, own in zip(variants, rows["options"], strict=True)]
         return rows.loc[current]
 
     def _table(self) -> pd.DataFrame:
-        """The table as it is on disc; of images whose fingerprint it does not have, the fingerprint is empty."""
+        """The table as it is on disc."""
         columns = list(self.columns)
         if not self.path.exists():
             return pd.DataFrame(columns=columns, dtype=str)
-        needed = [name for name in columns if name != "data"]
-        return read_all(self.path, needed).reindex(columns=columns, fill_value="")
+        return read_all(self.path, columns)[columns]
 
     def _text(self, row: Mapping[str, Any]) -> dict[str, str]:
         texts = {}

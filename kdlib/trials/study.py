@@ -11,7 +11,7 @@ from kdlib.trials.runner import Report, carry_out, check
 from kdlib.trials.store import Store
 from kdlib.trials.trial import Recipe, Trial, trials
 
-COLUMNS = dict.fromkeys((*table.COLUMNS, "data"), ".4f") | {"train_seconds": ".1f"}
+COLUMNS = dict.fromkeys((*table.COLUMNS, *table.DEFAULTS), ".4f") | {"train_seconds": ".1f", "latency_ms_p50": ".1f"}
 
 
 def run(
@@ -23,11 +23,13 @@ def run(
     out: Path,
     report: Report = print,
     white: int | None = None,
+    students: Path | None = None,
 ) -> Path:
     """Carries out what is missing of a study; returns the file with its rows, `out/NAME_DATA.csv`.
 
     Seeds are the outermost loop: a study that is stopped early has all trials for fewer seeds. Rows of variants that
-    have other options by now are dropped.
+    have other options by now are dropped. Students that were trained on all categories with the first seed are saved
+    below `students`, where that is given.
 
     Raises:
         ValueError: If a method, an option, the images or their size do not fit, before anything is trained; or if the
@@ -48,5 +50,5 @@ def run(
             images_of = first[recipe.classes]
             wanted += trials(recipe, seed, images_of, prints, classes=len(images_of.categories))
     check(wanted, store)
-    carry_out(wanted, store, report)
+    carry_out(wanted, store, report, students=students)
     return store.path

@@ -20,7 +20,9 @@ COLUMNS = (
     *(*_MEASURED, "size", "runtime"),
 )
 """What every table has; the tables of `run` have more."""
-_TRAINING = ["method", "variant", "options", "protocol", "classes", "seed", "steps", "size"]
+DEFAULTS = {"maps": "plain", "data": "", "latency_ms_p50": "nan", "megabytes": "nan"}
+"""Columns that older tables lack, and what their rows mean without them."""
+_TRAINING = ["method", "variant", "options", "protocol", "classes", "seed", "steps", "size", "maps"]
 _WHOLE_NUMBERS = ("classes", "seed", "steps", "size")
 
 
@@ -59,6 +61,9 @@ def read_all(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").fillna("")
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}); restore it, or move it away to start anew") from error
+    for name, default in DEFAULTS.items():
+        if name not in rows.columns:
+            rows[name] = default
     if missing := [name for name in columns if name not in rows.columns]:
         raise ValueError(
             f"'{path}' has other columns than this version of kdlib writes: {missing} are missing, found "

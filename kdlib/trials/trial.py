@@ -16,6 +16,7 @@ from kdlib.data.records import Splits
 from kdlib.trials.names import folder_name, printable, shortened
 
 Protocol = Literal["single", "multi"]
+Maps = Literal["plain", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Recipe:
     # phase at a constant learning rate. Empty: the preset's own length.
     stops: tuple[int, ...] = ()
     classes: int = 0  # take only so many categories, the first by name; 0 takes all
+    maps: tuple[Maps, ...] = ("plain",)  # how level maps are scored, a row for each; see `kdlib.calibrate`
+    half: bool = False  # evaluate what is left of the weights in 16 bits, as finished students are saved
 
     def settings(self) -> dict[str, Any]:
         """The fields of the configuration that differ from the preset, with the length of training."""
@@ -98,6 +101,8 @@ class Trial:
         return self.identity() | {
             "options": self.recipe.written_options(),
             "stops": list(self.recipe.stops),
+            "maps": list(self.recipe.maps),
+            "half": self.recipe.half,
             "teacher": self.recipe.teacher,
             "data": {category: self.data[category] for category in self.categories},
         }
