@@ -47,17 +47,12 @@ class Card:
     """What a saved detector says about itself.
 
     Attributes:
-        format: Version of the file format.
-        method: Name of the method.
-        config: All fields of its configuration.
-        teacher: What the student learned from.
+        config: All fields of the method's configuration.
         strides: Levels of the teacher in pixels.
         size: Working height and width in pixels.
         precision: Type of the convolutions when the threshold was set.
         white: The value of 16-bit grey files that becomes white; `None`: 65535.
         floor: Of the normal maps; `None` where level maps are taken as they are.
-        threshold: See `kdlib.scoring.calibration.Threshold`.
-        scale: See `kdlib.scoring.calibration.Scale`.
         versions: Of Python and packages, by name.
         sha256: See `kdlib.files.checksum`.
     """
