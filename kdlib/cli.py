@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +30,7 @@ Weights = Annotated[str, typer.Option(help="auto, hub (downloads), random, or a 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Size = Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)]
+White = Annotated[int | None, typer.Option(help="White level of 16-bit grey files, such as 1023 or 4095.")]
 _SEVERAL = ("--category", "--seed", "--option", "--variant")
 
 
@@ -44,9 +44,11 @@ def run(
     layout: Annotated[str, typer.Option(help="auto, or a layout's name.")] = "auto",
     category: Annotated[list[str] | None, typer.Option(help="Categories; default all.")] = None,
     protocol: Annotated[str, typer.Option(help="single: a model per category. multi: one for all.")] = "single",
+    maps: Annotated[str, typer.Option(help="normal: measured against normal maps, per category. plain.")] = "normal",
     backbone: Backbone = None,
     weights: Weights = "auto",
     size: Size = 256,
+    white: White = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step; default: the preset's.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0.")] = None,
@@ -62,14 +64,16 @@ def run(
     """
     if protocol not in ("single", "multi"):
         raise ValueError(f"--protocol is '{protocol}'; expected 'single' or 'multi'")
-    overrides: dict[str, Any] = {"weights": weights}
-    for name, value in (("backbone", backbone), ("steps", steps), ("batch_size", batch)):
-        if value is not None:
-            overrides[name] = value
+    if maps not in ("plain", "normal"):
+        raise ValueError(f"--maps is '{maps}'; expected 'normal' or 'plain'")
+    given = {"weights": weights, "backbone": backbone, "steps": steps, "batch_size": batch}
+    overrides = {name: value for name, value in given.items() if value is not None}
     settings = runs.Settings(
         data=data,
         layout=layout,
+        white=white,
         protocol=protocol,  # type: ignore[arg-type]
+        maps=maps,  # type: ignore[arg-type]
         size=size,
         overrides=overrides | options(option or []),
         device=device,
@@ -96,18 +100,12 @@ def bench(
     """Measure training and scoring against a plain float32 loop, in turn."""
     overrides = {"weights": weights} | ({"backbone": backbone} if backbone else {})
     measured = speed.bench(
-        method,
-        size=size,
-        batch=batch,
-        device=device,
-        precision=precision,
-        overrides=overrides,
-        against=against,
+        method, size=size, batch=batch, device=device, precision=precision, overrides=overrides, against=against
     )
     if as_json:
-        typer.echo(json.dumps(asdict(measured)))
+        typer.echo(json.dumps(measured))
         return
-    for name, value in asdict(measured).items():
+    for name, value in measured.items():
         typer.echo(f"{name:16s} {value:.4g}" if isinstance(value, float) else f"{name:16s} {value}")
 
 
@@ -129,15 +127,15 @@ for entry in entry_points(group="kdlib.commands"):
 def expand(arguments: Sequence[str]) -> list[str]:
     """`--seed 0 1 2` as `--seed 0 --seed 1 --seed 2`, which is how the parser knows several values."""
     expanded: list[str] = []
-    repeated, first = "", False
+    repeated, has_value = "", False
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, _ = argument.partition("=")
-            repeated, first = name if name in _SEVERAL else "", not equals
-        elif repeated and first:
-            first = False
-        elif repeated:
+            repeated, has_value = name if name in _SEVERAL else "", bool(equals)
+        elif repeated and has_value:
             expanded.append(repeated)
+        else:
+            has_value = True
         expanded.append(argument)
     return expanded
 

@@ -35,6 +35,8 @@ class DistillerConfig:
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces `epochs` where set.
         batch_size: Images per step.
+        schedule: Learning rate: `constant`, or `cosine`, falling from the method's to 0 along half a cosine.
+        clip: Largest norm of the gradient over all parameters; `None` leaves it alone.
         fusion: How level maps are fused: `sum`, `mean`, `product`, `max`.
         blur: Gaussian sigma of the anomaly map, in pixels of a 256 px image.
         align_corners: Convention when level maps are resized.
@@ -51,6 +53,8 @@ class DistillerConfig:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
     fusion: Fusion = "sum"
     blur: float = 4.0
     align_corners: bool = False
@@ -61,20 +65,23 @@ class DistillerConfig:
         """Refuses what no method can work with, before anything is trained.
 
         Raises:
-            ValueError: If a field has another type than declared, a choice is unknown, or a count is not positive.
+            ValueError: If a field has another type than declared, a choice is unknown, or a number is out of range.
         """
         check_fields(self)
-        if min(self.batch_size, self.top_k, self.epochs, 1 if self.steps is None else self.steps) < 1 or self.blur < 0:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, steps {self.steps}, epochs {self.epochs}, top_k {self.top_k}, blur "
-                f"{self.blur}; expected positive numbers, or a blur of 0"
-            )
-        if not 0 <= self.margin < 128:
-            raise ValueError(f"margin is {self.margin}; expected 0 to 127 pixels of a 256 px image")
-        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
-            raise ValueError(f"neighbourhood is {self.neighbourhood}; expected an odd number: 1, 3, 5, ...")
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(f"strides are {self.strides}; expected one or more positive numbers, like (4, 8, 16)")
+        ranges = {
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "steps": (self.steps is None or self.steps >= 1, "1 or more, or none"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "clip": (self.clip is None or self.clip > 0, "a positive norm, or none"),
+            "top_k": (self.top_k >= 1, "1 or more"),
+            "blur": (self.blur >= 0, "0 or more"),
+            "margin": (0 <= self.margin < 128, "0 to 127 pixels of a 256 px image"),
+            "neighbourhood": (self.neighbourhood % 2 == 1 and self.neighbourhood > 0, "an odd number: 1, 3, 5, ..."),
+            "strides": (min(self.strides, default=0) >= 1, "one or more positive numbers, like (4, 8, 16)"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
 
 
 def check_fields(config: Any) -> None:
@@ -96,66 +103,41 @@ def check_fields(config: Any) -> None:
 def _typed(value: Any, hint: Any) -> Any:
     """The value as the hinted type; `TypeError` or `ValueError` if it is none of that type."""
     origin, arguments = get_origin(hint), get_args(hint)
+    value = value.item() if isinstance(value, np.generic) else value
     if origin in (Union, types.UnionType):
         return _typed_union(value, arguments)
-    if origin is Literal:
-        matching = [choice for choice in arguments if choice == value and type(choice) is type(_plain(value))]
-        if not matching:
-            raise ValueError
-        return matching[0]
-    if origin is tuple:
-        return _typed_tuple(value, arguments)
-    if hint is bool:
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        return bool(value)
-    if hint is int:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
+    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_typed(entry, own) for entry, own in zip(value, hints, strict=True))
+    if origin is Literal and any(choice == value and type(choice) is type(value) for choice in arguments):
+        return value
+    if hint is int and not isinstance(value, bool):
         return operator.index(value)
-    if hint is float:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
-            raise TypeError
+    if hint is float and isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if not isinstance(value, hint):
-        raise TypeError
-    return value
-
-
-def _typed_union(value: Any, arguments: Sequence[Any]) -> Any:
-    if value is None and type(None) in arguments:
-        return None
-    for argument in arguments:
-        if argument is not type(None):
-            try:
-                return _typed(value, argument)
-            except (TypeError, ValueError):
-                continue
+    if origin is None and hint not in (int, float) and isinstance(value, hint):
+        return value
     raise TypeError
 
 
-def _typed_tuple(value: Any, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_typed(entry, arguments[0]) for entry in value)
-    return tuple(_typed(entry, argument) for entry, argument in zip(value, arguments, strict=True))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _typed_union(value: Any, arguments: Sequence[Any]) -> Any:
+    for argument in arguments:
+        try:
+            return _typed(value, argument)
+        except (TypeError, ValueError):
+            continue
+    raise TypeError
 
 
 def _described(hint: Any) -> str:
     """A type in words, for error messages."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(argument) for argument in arguments)
+        return " or ".join(map(_described, arguments))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return f"a list, each {_described(arguments[0])}"
     if origin is tuple:
-        return f"a list of {len(arguments)}, each {_described(arguments[0])}"
+        count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+        return f"a list{count}, each {_described(arguments[0])}"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
     return names.get(hint, str(hint))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
-from kdlib.config import DistillerConfig
+from kdlib.config import DistillerConfig, Fusion
 
 Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 """One (teacher, student) pair of features [B, C, h, w] per level, equal shapes within a level, fine to coarse."""
@@ -25,6 +27,9 @@ View: TypeAlias = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 Parameters: TypeAlias = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """What an optimiser takes: parameters, or groups of them with their own settings: `{"params": [...], "lr": 0.01}`."""
 
+Schedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
+"""Builds a learning-rate schedule for an optimiser, stepped once per step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -37,6 +42,7 @@ class Batch:
         views: What the phase's view made of each image, by name, [B, ...] each.
         auxiliary: Images of another set, textures or natural ones, [A, 3, H, W]; as many as the phase asked for.
         exemplars: Further images of the training set, with their teacher features; as many as the phase asked for.
+        progress: Share of the phase's steps that are done, in [0, 1).
     """
 
     image: Tensor
@@ -45,6 +51,7 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Tensor | None = None
     exemplars: Batch | None = None
+    progress: float = 0.0
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -52,6 +59,8 @@ class Batch:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, float):
+        return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Batch):
@@ -63,38 +72,21 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training: what is optimised, how, on which loss, for how long.
+    """One stretch of training: what is optimised, how, on which loss, for how long."""
 
-    Attributes:
-        name: Shown in progress bars and histories.
-        parameters: What the optimiser may change; groups may have rates of their own.
-        optimiser: Builds the optimiser from the parameters.
-        loss: Maps a batch to named losses.
-        steps: Optimiser steps.
-        batch_size: Images per step, over all processes.
-        scheduler: Builds a learning-rate schedule, stepped once per step.
-        clip: Largest norm of the gradient over all parameters; a longer one is shortened to it. `None`: any.
-        balanced: Every batch shows all categories equally often, small ones' images more often than others'.
-        view: What each image is turned into besides, with one seed per image and step.
-        auxiliary: Auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them.
-        exemplars: Further training images in a batch, over all processes.
-        teacher_fixed: The teacher does not change in this phase: it stays in eval mode, and its features of the clean
-            image are computed once. False in a phase that trains the teacher itself; batches then carry no features.
-    """
-
-    name: str
-    parameters: Parameters
+    name: str  # shown in progress bars and histories
+    parameters: Parameters  # what the optimiser may change; groups may have rates of their own
     optimiser: Callable[[Parameters], torch.optim.Optimizer]
     loss: Callable[[Batch], Losses]
     steps: int
-    batch_size: int
-    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
-    clip: float | None = None
-    balanced: bool = False
-    view: View | None = None
-    auxiliary: int = 0
-    exemplars: int = 0
-    teacher_fixed: bool = True
+    batch_size: int  # images per step, over all processes
+    scheduler: Schedule | None = None  # `None`: the rate is constant
+    clip: float | None = None  # largest norm of the gradient over all parameters; a longer one is shortened to it
+    balanced: bool = False  # every batch shows all categories equally often, small ones' images more often
+    view: View | None = None  # what each image is turned into besides, with one seed per image and step
+    auxiliary: int = 0  # auxiliary images in a batch, over all processes; `fit(auxiliary=...)` gives them
+    exemplars: int = 0  # further training images in a batch, over all processes
+    teacher_fixed: bool = True  # False in a phase that trains the teacher; batches then carry none of its features
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters that the optimiser may change, whatever groups they are in."""
@@ -122,6 +114,12 @@ class TrainingSet(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+def teacher_of(config: DistillerConfig) -> teachers.Teacher:
+    """The teacher that a configuration names; see `kdlib.teachers.teacher`."""
+    c = config
+    return teachers.teacher(c.backbone, c.strides, c.weights, blocks=c.teacher_blocks, neighbourhood=c.neighbourhood)
+
+
 class Distiller(nn.Module):
     """A teacher, a student, and the map of their disagreement.
 
@@ -142,13 +140,7 @@ class Distiller(nn.Module):
     def __init__(self, config: DistillerConfig) -> None:
         super().__init__()
         self.config = config
-        self.teacher = teachers.teacher(
-            config.backbone,
-            config.strides,
-            config.weights,
-            blocks=config.teacher_blocks,
-            neighbourhood=config.neighbourhood,
-        )
+        self.teacher = teacher_of(config)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         """Teacher and student features of images `x` [B, 3, H, W]; `teacher` hands in features computed before."""
@@ -160,18 +152,25 @@ class Distiller(nn.Module):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         """Training phases in order. Code between two yields runs between the two phases. Default: one phase."""
+        c, steps = self.config, self.steps(len(images))
         yield Phase(
             name=self.name,
             parameters=self.student_parameters(),
             optimiser=self.optimiser,
             loss=self.loss,
-            steps=self.steps(len(images)),
-            batch_size=self.config.batch_size,
+            steps=steps,
+            batch_size=c.batch_size,
+            scheduler=self.schedule(steps),
+            clip=c.clip,
         )
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         """The paper's optimiser."""
         raise NotImplementedError
+
+    def schedule(self, steps: int) -> Schedule | None:
+        """How the learning rate falls over a phase of so many steps; `None` where it is constant."""
+        return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """A map [B, 1, h, w] per level, at its own size, of images `x` [B, 3, H, W]. Default: distances of pairs."""
@@ -181,10 +180,10 @@ class Distiller(nn.Module):
         """Distance [B, h, w] of features [B, C, h, w], of which level maps are made. Default: one minus cosine."""
         return losses.cosine_distance(t, s)
 
-    def fuse(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]."""
+    def fuse(self, levels: Sequence[Tensor], size: Sequence[int], fusion: Fusion | None = None) -> Tensor:
+        """Anomaly map [B, 1, H, W] of a given size out of level maps [B, 1, h, w]; `None`: the method's fusion."""
         c = self.config
-        return maps.fuse(levels, size, fusion=c.fusion, blur=c.blur, align_corners=c.align_corners)
+        return maps.fuse(levels, size, fusion=fusion or c.fusion, blur=c.blur, align_corners=c.align_corners)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Anomaly map [B, 1, H, W] of images `x` [B, 3, H, W]; higher is more anomalous."""

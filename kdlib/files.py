@@ -21,11 +21,7 @@ from torch import Tensor
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header.
-
-    Raises:
-        OSError: If the file cannot be written, for example because the disc is full.
-    """
+    """Writes tensors and a JSON header; an `OSError` if that fails, for example because the disc is full."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(beside: Path) -> None:
@@ -69,23 +65,15 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `write_tensors` wrote.
-
-    Raises:
-        ValueError: If the file is damaged or was not written by kdlib.
-    """
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, _header(path, file)  # noqa: SIM118 - not a mapping
+    """Reads what `write_tensors` wrote; a `ValueError` if the file is damaged or was not written by kdlib."""
+    with _opened(path) as (file, meta):
+        return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 - not a mapping
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Reads the JSON header of what `write_tensors` wrote, without its tensors.
-
-    Raises:
-        ValueError: If the file is damaged or was not written by kdlib.
-    """
-    with _opened(path) as file:
-        return _header(path, file)
+    """Reads the JSON header alone; a `ValueError` if the file is damaged or was not written by kdlib."""
+    with _opened(path) as (_, meta):
+        return meta
 
 
 def checksum(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -120,23 +108,21 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            yield file, _header(path, file.metadata())
     except PermissionError:
         raise
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is damaged or no safetensors file ({error}); delete it or write it anew") from error
 
 
-def _header(path: Path, file: Any) -> dict[str, Any]:
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
-        meta = json.loads((file.metadata() or {})["kdlib"])
+        meta = json.loads((metadata or {})["kdlib"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"'{path}' is a safetensors file that kdlib did not write: its header has no valid 'kdlib' entry"
-        ) from error
+        raise ValueError(f"kdlib did not write '{path}': its header has no valid 'kdlib' entry") from error
     if not isinstance(meta, dict):
         raise ValueError(f"'{path}' has a 'kdlib' entry of type {type(meta).__name__}; expected a mapping")
     return meta
@@ -151,5 +137,5 @@ def _alive(process: str) -> bool:
     except (ProcessLookupError, ValueError):
         return False
     except OSError:
-        return True
+        pass
     return True

@@ -1,7 +1,7 @@
 """Names as figures show them: any script, any sign, no mathematics.
 
-Names of defects and products come from folders, in whatever script and with whatever signs their owners like.
-Matplotlib reads text between two dollar signs as mathematics, and draws a box for what its font lacks.
+Names of defects and products come from folders. Matplotlib reads text between two dollar signs as mathematics, and
+draws a box for what its font lacks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,5 @@ def _installed() -> tuple[str, ...]:
 @cache
 def _signs() -> frozenset[int]:
     """Numbers of all signs that the fallback fonts can draw."""
-    signs: set[int] = set()
-    for family in _installed():
-        signs.update(font_manager.get_font(font_manager.findfont(family)).get_charmap())
-    return frozenset(signs)
+    files = [font_manager.findfont(family) for family in _installed()]
+    return frozenset(sign for file in files for sign in font_manager.get_font(file).get_charmap())

@@ -47,6 +47,27 @@ def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
     return cosine_distance(t, s).mean()
 
 
+def focused(t: Tensor, s: Tensor, easy: float, factor: float = 0.1) -> Tensor:
+    """Hard mining: the same student features, of which the well restored positions get smaller gradients.
+
+    Args:
+        t: Teacher features [B, C, h, w].
+        s: Student features [B, C, h, w].
+        easy: Share of the batch's positions, those of the smallest `cosine_distance`, that count as well restored.
+        factor: What their gradients are multiplied by.
+
+    Source: Guo et al., Dinomaly, CVPR 2025, who take it over from ReContrast (NeurIPS 2023).
+    """
+    if easy <= 0:
+        return s
+    with torch.no_grad():
+        distance = cosine_distance(t, s)
+        count = round(easy * distance.numel())
+        limit = distance.flatten().kthvalue(max(count, 1)).values
+        share = torch.where(distance <= limit, factor, 1.0)[:, None].to(s.dtype)
+    return s.detach() + share * (s - s.detach())
+
+
 def global_cosine(t: Tensor, s: Tensor) -> Tensor:
     """One minus the cosine of whole maps taken as one vector per image, mean over images. Source: RD4AD's code."""
     dot, t_norm, s_norm = _products(t, s, tuple(range(1, t.dim())))

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
 from kdlib.data.records import ImageSet
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 MAP_COLOURS = "inferno"
 FEATURE_COLOURS = "viridis"
 NORMAL, ANOMALOUS, CHOSEN = "#3b6ea5", "#d1603d", "#6a994e"
-Images = Sequence[ArrayLike] | NDArray[Any]
 
 
 @lettered
@@ -42,12 +42,11 @@ def contact_sheet(
     width: float = 9.0,
 ) -> Figure:
     """Images [H, W, 3] or [3, H, W] side by side, each with a title."""
-    figure, axes = _grid(len(images), columns, width)
-    for i, (axis, image) in enumerate(zip(axes, images, strict=False)):
+    titles = titles or []
+    figure, axes = _grid(len(images), columns, width, titles)
+    for axis, image in zip(axes, images, strict=False):
         axis.imshow(picture(image))
-        if titles:
-            axis.set_title(name(titles[i]), fontsize=9)
-    figure.set_label(alt or f"{len(images)} images: {', '.join(titles or [])}")
+    figure.set_label(alt or f"{len(images)} images: {', '.join(titles)}")
     return figure
 
 
@@ -66,12 +65,10 @@ def map_sheet(
     """Maps [H, W] side by side on one shared colour scale with one bar; `scale` fixes it, else all maps set it."""
     arrays = [np.asarray(m, dtype=float) for m in maps]
     low, high = (scale.low, scale.high) if scale else (min(a.min() for a in arrays), max(a.max() for a in arrays))
-    figure, axes = _grid(len(arrays), columns, width)
-    drawn = None
-    for axis, array, title in zip(axes, arrays, titles, strict=False):
+    figure, axes = _grid(len(arrays), columns, width, titles)
+    for axis, array in zip(axes, arrays, strict=False):
         drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
-        axis.set_title(name(title), fontsize=9)
-    figure.colorbar(drawn, ax=list(axes), label=label, fraction=0.025, pad=0.01)  # type: ignore[arg-type]
+    figure.colorbar(drawn, ax=axes, label=label, fraction=0.025, pad=0.01)
     figure.set_label(alt or f"{len(arrays)} maps on one colour scale: {', '.join(titles)}")
     return figure
 
@@ -88,26 +85,22 @@ def gallery(
 ) -> Figure:
     """Image, true mask and anomaly map, one column per image, on the detector's scale; titles carry score and verdict.
 
-    Without `chosen`, one normal image and then defects of every kind in turn are shown.
+    Without `chosen`, one normal image and then defects of every kind in turn are shown, of those whose maps were kept.
     """
-    picked = list(chosen) if chosen is not None else _shown(result, columns)
-    figure, axes = plt.subplots(
-        3, len(picked), figsize=(width, width * 3.3 / len(picked)), layout="constrained", squeeze=False
-    )
-    drawn = None
-    for column, i in zip(axes.T, picked, strict=True):
+    if chosen is None:
+        chosen = examples(result.samples, columns) if result.complete else result.kept[:columns].tolist()
+    size = (width, width * 3.3 / len(chosen))
+    figure, axes = plt.subplots(3, len(chosen), figsize=size, layout="constrained", squeeze=False)
+    for column, i in zip(axes.T, chosen, strict=True):
         verdict = "anomalous" if detector.threshold.decide(result.scores[i : i + 1])[0] else "normal"
-        column[0].imshow(picture(images[i]["image"]))
+        scale = detector.scale
+        drawn = _three(column, images[i]["image"], result.mask_of(i), result.map_of(i), scale.low, scale.high)
         column[0].set_title(name(result.defects[i]).replace("_", "\n"), fontsize=9)
-        column[1].imshow(result.mask_of(i), cmap="gray", vmin=0, vmax=1)
-        drawn = column[2].imshow(result.map_of(i), cmap=MAP_COLOURS, vmin=detector.scale.low, vmax=detector.scale.high)
         column[2].set_xlabel(f"{result.scores[i]:.3g}\n{verdict}", fontsize=8)
-        for axis in column:
-            axis.set(xticks=[], yticks=[])
     for axis, row in zip(axes[:, 0], ("image", "truth", "anomaly map"), strict=True):
         axis.set_ylabel(row, fontsize=9)
-    figure.colorbar(drawn, ax=axes[2].tolist(), label="anomaly", fraction=0.025, pad=0.01)  # type: ignore[arg-type]
-    kinds = ", ".join(dict.fromkeys(str(result.defects[i]) for i in picked))
+    figure.colorbar(drawn, ax=axes[2].tolist(), label="anomaly", fraction=0.025, pad=0.01)
+    kinds = ", ".join(dict.fromkeys(str(result.defects[i]) for i in chosen))
     figure.set_label(f"Images, true masks and anomaly maps on one colour scale for: {kinds}.")
     return figure
 
@@ -119,13 +112,11 @@ def portrait(
     """One image, its true mask, its map from black (normal) to bright, and where it stands (green) among all scores."""
     figure, axes = plt.subplots(1, 4, figsize=(width, width * 0.26), width_ratios=(1, 1, 1.2, 1.7))
     figure.set_layout_engine("constrained", w_pad=0.12)  # or the labels of the bar and of the histogram touch
-    axes[0].imshow(picture(images[i]["image"]))
-    axes[1].imshow(result.mask_of(i), cmap="gray", vmin=0, vmax=1)
-    drawn = axes[2].imshow(detector.scale.apply(result.map_of(i)), cmap=MAP_COLOURS, vmin=0, vmax=1)
+    amap = detector.scale.apply(result.map_of(i))
+    drawn = _three(axes, images[i]["image"], result.mask_of(i), amap, 0, 1)
     figure.colorbar(drawn, ax=axes[2], label="anomaly")
     kind = str(result.defects[i]).replace("_", " ")
     for axis, text in zip(axes, (kind, "truth", title), strict=False):
-        axis.set(xticks=[], yticks=[])
         axis.set_title(name(text), fontsize=9)
     score_histogram(result, detector.threshold, ax=axes[3])
     axes[3].axvline(result.scores[i], color=CHOSEN, linewidth=2)
@@ -178,9 +169,7 @@ def curves(
 
 
 class LiveCurve:
-    """Loss against step, redrawn while `fit` runs, with progress in the title: `fit(on_step=LiveCurve(300))`.
-
-    The last picture stays in the notebook.
+    """Loss against step, redrawn while `fit` runs and left in the notebook: `fit(on_step=LiveCurve(300))`.
 
     Args:
         steps: Steps to expect, for the progress in the title.
@@ -190,20 +179,18 @@ class LiveCurve:
 
     def __init__(self, steps: int, *, every: float = 1.0, width: float = 6.5) -> None:
         self.steps, self.every, self.width = steps, every, width
-        self._start = self._drawn = time.perf_counter()
+        self._drawn = time.perf_counter()
         self._handle: Any = None
 
     def __call__(self, history: History) -> None:
         done, now = len(history.rows), time.perf_counter()
-        if done >= self.steps or now - self._drawn > self.every:
-            self._drawn = now
-            self._display(self._figure(history, done, now - self._start))
-
-    def _figure(self, history: History, done: int, seconds: float) -> Figure:
+        if done < self.steps and now - self._drawn <= self.every:
+            return
+        self._drawn = now
         names = [n for n in history.rows[-1] if n not in ("phase", "step")]
         lines = {n: (np.arange(len(history.losses(n))), history.losses(n)) for n in names}
         title = f"step {done} of {self.steps}"
-        return curves(lines, xlabel="step", ylabel="loss", title=title, log=True, width=self.width)
+        self._display(curves(lines, xlabel="step", ylabel="loss", title=title, log=True, width=self.width))
 
     def _display(self, figure: Figure) -> None:
         from IPython.display import display
@@ -222,17 +209,24 @@ def picture(image: ArrayLike) -> NDArray[Any]:
     return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array
 
 
-def _shown(result: Result, count: int) -> list[int]:
-    """Positions of examples, of those whose maps were kept."""
-    return examples(result.samples, count) if result.complete else result.kept[:count].tolist()
+def _three(axes: Any, image: ArrayLike, mask: ArrayLike, amap: ArrayLike, low: float, high: float) -> AxesImage:
+    """Draws an image, its mask and its map into the first three axes; returns what a colour bar needs."""
+    axes[0].imshow(picture(image))
+    axes[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
+    for axis in axes[:3]:
+        axis.set(xticks=[], yticks=[])
+    drawn: AxesImage = axes[2].imshow(amap, cmap=MAP_COLOURS, vmin=low, vmax=high)
+    return drawn
 
 
-def _grid(count: int, columns: int, width: float) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, columns: int, width: float, titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
     rows = -(-count // columns)
-    side = width / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * side * 1.12), layout="constrained", squeeze=False)
+    size = (width, rows * width / columns * 1.12)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(name(title), fontsize=9)
     return figure, list(axes.flat)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,6 +14,7 @@ import tiny
 import torch
 
 import kdlib as kd
+from kdlib import teachers
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -39,3 +42,24 @@ def detector(detector_data: kd.data.Splits) -> kd.Detector:
     model = tiny.build("stpm", backbone="resnet18", weights="random")
     tiny.fit(model, detector_data.train)
     return kd.calibrate(model, detector_data.calib, device="cpu", precision="fp32")
+
+
+@pytest.fixture(autouse=True)
+def built_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives tests of anything but teachers copies of pretrained teachers: to build and load one takes a second."""
+    real = teachers.teacher
+
+    def teacher(*arguments: Any, **options: Any) -> teachers.Teacher:
+        key = repr((arguments, options))
+        if key not in BUILT:
+            built = real(*arguments, **options)
+            if getattr(getattr(built, "weights", None), "kind", "") != "package":
+                return built
+            BUILT[key] = built
+        return deepcopy(BUILT[key])
+
+    if "teacher" not in request.module.__name__:
+        monkeypatch.setattr(teachers, "teacher", teacher)
+
+
+BUILT: dict[str, teachers.Teacher] = {}

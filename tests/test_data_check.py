@@ -117,3 +117,18 @@ def test_names_that_are_not_text_can_be_printed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         list(load(root, calib_share=0).train)
     str(caught.value).encode("utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names have one line there")
+def test_names_have_one_line(tmp_path: Path) -> None:
+    trees.mvtec(tmp_path / "set", "two\nlines")
+    broken = tmp_path / "set" / "two\nlines" / "test" / "broken"
+    broken.rename(broken.with_name("bro\r\nken"))
+    (tmp_path / "set" / "two\nlines" / "ground_truth" / "broken").rename(
+        tmp_path / "set" / "two\nlines" / "ground_truth" / "bro\r\nken"
+    )
+    splits = load(tmp_path / "set")
+    assert splits.categories == (r"two\nlines",) == load(tmp_path / "set", r"two\nlines").categories
+    assert {sample.defect for sample in splits.test.samples} == {"normal", "crack", r"bro\r\nken"}
+    trees.pictures(tmp_path / "own\u2028folder 日本\u3000", 4)
+    assert categories(tmp_path / "own\u2028folder 日本\u3000") == ("own\\u2028folder 日本\u3000",)

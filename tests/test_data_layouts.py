@@ -25,18 +25,7 @@ LAYOUT_CASES: dict[str, tuple[str, Builder, tuple[str, ...], tuple[int, int, int
     "visa meta.json": ("visa", trees.visa_meta, ("cashew",), (5, 1, 5, 3), True),
     "btad": ("btad", trees.btad, ("01", "02", "03"), (4, 1, 5, 3), True),
 }
-for set_name, masks in {
-    "Brain": "anomaly_mask",
-    "Liver": "label",
-    "RESC": "label",
-    "Retina_RESC": "anomaly_mask",
-    "OCT2017": None,
-    "Retina_OCT2017": None,
-    "RSNA": None,
-    "Chest": None,
-    "camelyon16": None,
-    "Histopathology": None,
-}.items():
+for set_name, masks in {"Brain": "anomaly_mask", "Liver": "label", "RSNA": None}.items():
     build = (lambda name, folder: lambda root: trees.bmad(root, name, folder))(set_name, masks)
     LAYOUT_CASES[f"bmad {set_name}"] = ("bmad", build, (set_name,), (5, 2, 5, 3), masks is not None)
 

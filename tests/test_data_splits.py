@@ -169,11 +169,11 @@ def test_long_lists_are_quick(tmp_path: Path) -> None:
     root = trees.visa_raw(tmp_path)
     small = (root / "candle" / "Data" / "Images" / "Normal" / "000.JPG").read_bytes()
     lines = []
-    for number in range(3_000):
+    for number in range(1_000):
         (root / "candle" / f"{number}.jpg").write_bytes(small)
         lines.append(f"candle,train,normal,candle/{number}.jpg,\n")
     with (root / "split_csv" / "1cls.csv").open("a") as file:
         file.writelines(lines)
     start = time.process_time()
-    assert len(load(root, calib_share=0).train) == 3_006
-    assert time.process_time() - start < 5
+    assert len(load(root, calib_share=0).train) == 1_006
+    assert time.process_time() - start < 2

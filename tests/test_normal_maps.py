@@ -12,7 +12,7 @@ import torch
 
 import kdlib as kd
 from kdlib.maps import gaussian_blur
-from kdlib.scoring.normal_maps import NormalMaps
+from kdlib.scoring.normal_maps import NormalMaps, Tally
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def calibrated(model: Any, images: kd.data.ImageSet, **options: Any) -> kd.Detec
 def test_the_mean_is_over_images_whatever_the_batches() -> None:
     maps = torch.rand(7, 1, 5, 6)
     for cuts in ([7], [3, 4], [1] * 7):
-        normal = NormalMaps.fit([part] for part in maps.split(cuts))
+        normal = NormalMaps.fit(Tally.of([part] for part in maps.split(cuts)))
         torch.testing.assert_close(normal.means(), [maps.mean(0, keepdim=True)])
 
 
@@ -63,17 +63,16 @@ def test_maps_of_another_size_take_a_resized_mean() -> None:
 def test_exponential_errors_exceed_a_threshold_equally_often_everywhere() -> None:
     mean = torch.linspace(1, 4, 12).expand(1, 1, 12, 12)
     errors = torch.empty(4000, 1, 12, 12).exponential_() * mean
-    (found,) = NormalMaps.fit([[errors]], floor=0.1)([errors])
+    (found,) = NormalMaps.fit(Tally.of([[errors]]), floor=0.1)([errors])
     rates = (found > 3).double().mean((0, 1))
     assert rates.mean() == pytest.approx(np.exp(-3), rel=0.05)
     assert rates.std() < (errors > 3 * mean.mean()).double().mean((0, 1)).std() / 3
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "negative": ([[torch.tensor([[[[1.0, -1.0]]]])]], "goes down to -1; .* maps='plain'"),
     "NaN": ([[torch.full((1, 1, 2, 2), torch.nan)]], "NaN or infinite"),
     "nothing": ([], "no maps of normal images"),
-    "zero": ([[torch.zeros(1, 1, 2, 2)]], "expected .* values above 0"),
+    "zero": ([[torch.zeros(1, 1, 2, 2)]], "expected .* not all 0"),
 }
 
 
@@ -81,7 +80,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_cannot_be_a_normal_map_is_refused(which: str) -> None:
     maps, words = REFUSED[which]
     with pytest.raises(ValueError, match=words):
-        NormalMaps.fit(maps)
+        NormalMaps.fit(Tally.of(maps))
 
 
 def test_other_levels_and_floors_are_refused() -> None:
@@ -94,20 +93,68 @@ def test_other_levels_and_floors_are_refused() -> None:
 
 
 def test_a_cosine_that_rounds_below_zero_is_no_negative_map() -> None:
-    NormalMaps.fit([[torch.tensor([[[[0.1, -1e-7]]]])]])
+    assert NormalMaps.fit(Tally.of([[torch.tensor([[[[0.1, -1e-7]]]])]])).bases == (0.0,)
 
 
-def test_statistics_and_threshold_come_from_different_images(model: Any, data: kd.data.Splits) -> None:
+def test_a_level_that_goes_below_zero_counts_from_its_lowest_normal_value() -> None:
+    maps = torch.tensor([[[[-3.0, 1.0]]], [[[-1.0, 3.0]]]])
+    normal = NormalMaps.fit(Tally.of([[maps]]), floor=1e-6)
+    assert normal.bases == (-3.0,)
+    torch.testing.assert_close(normal.means(), [torch.tensor([[[[1.0, 5.0]]]])])
+    (found,) = normal([torch.full((1, 1, 1, 2), -4.0)])
+    assert found.tolist() == [[[[0.0, 0.0]]]]
+
+
+def test_tallies_of_parts_add_up() -> None:
+    maps = torch.randn(9, 1, 3, 4)
+    whole, parts = Tally.of([[maps]]), [Tally.of([[part]]) for part in maps.split(4)]
+    total = sum(parts, Tally())
+    assert total.images == whole.images and total.lowest == whole.lowest
+    torch.testing.assert_close(total.sums, whole.sums)
+
+
+def test_every_image_is_scored_by_the_means_of_others(model: Any, data: kd.data.Splits) -> None:
     detector = calibrated(model, data.calib, maps="normal")
-    even, odd = (data.calib.subset(range(first, len(data.calib), 2)) for first in (0, 1))
-    assert detector.threshold.n == len(odd)
-    x = torch.stack([even[i]["image"] for i in range(len(even))])
-    assert detector.normal is not None
+    assert detector.threshold.n == len(data.calib) == 8 and detector.normal is not None
+    x = torch.stack([data.calib[i]["image"] for i in range(8)])
     with torch.no_grad():
-        means = [level.mean(0, keepdim=True) for level in model.level_maps(x)]
+        levels = model.level_maps(x)
+    means = [level.mean(0, keepdim=True) for level in levels]
     torch.testing.assert_close(detector.normal.means(), means, rtol=1e-4, atol=1e-6)
-    scores = kd.evaluate(detector, odd, device="cpu").scores
-    assert detector.threshold.value == pytest.approx(float(scores.max()))
+    scores = []
+    for i in range(8):
+        others = [j for j in range(8) if j % 5 != i % 5]
+        normal = NormalMaps([level[others].mean(0, keepdim=True) for level in levels])
+        amap = model.fuse(normal([level[i : i + 1] for level in levels]), x.shape[-2:], "product")
+        scores.append(float(model.image_score(amap)))
+    assert detector.threshold.value == pytest.approx(max(scores), rel=1e-4)
+
+
+def test_the_promise_holds_on_fresh_images() -> None:
+    """Threshold scores of a hundred sets of normal maps are exceeded by fresh ones as often as is promised."""
+    torch.manual_seed(0)
+    place, exceeded = torch.rand(1, 1, 6, 6) + 0.5, []
+    for _ in range(100):
+        calib, fresh = (torch.empty(n, 1, 6, 6).exponential_() * place for n in (19, 50))
+        parts = [calib[first::5] for first in range(5)]
+        tallies = [Tally.of([[part]]) for part in parts]
+        scores = []
+        for i, part in enumerate(parts):
+            others = sum(tallies[:i] + tallies[i + 1 :], Tally())
+            scores.append(NormalMaps.fit(others)([part])[0].amax((1, 2, 3)))
+        limit = kd.scoring.calibration.threshold(torch.cat(scores).numpy(), 0.9)
+        final = NormalMaps.fit(sum(tallies, Tally()))([fresh])[0].amax((1, 2, 3))
+        exceeded.append(limit.decide(final.numpy()).mean())
+    assert np.mean(exceeded) <= 0.1 + 0.02
+
+
+def test_the_likelihood_of_dhkd_can_be_measured(data: kd.data.Splits) -> None:
+    torch.manual_seed(0)
+    model = tiny.build("dhkd", backbone="resnet18", weights="random", score="likelihood", steps=2)
+    tiny.fit(model, data.train)
+    detector = calibrated(model, data.calib, maps="normal")
+    assert detector.normal is not None and max(detector.normal.bases) < 0
+    assert np.isfinite(kd.evaluate(detector, data.calib, device="cpu").scores).all()
 
 
 def test_plain_calibration_is_what_it_was(model: Any, data: kd.data.Splits) -> None:

@@ -51,7 +51,7 @@ def test_the_card_is_complete(saved: Path, detector: kd.Detector) -> None:
     assert {"python", "torch", "timm", "kdlib"} <= card["versions"].keys()
     assert card["config"].keys() == vars(detector.model.config).keys() and card["config"]["backbone"] == "resnet18"
     assert card["threshold"]["n"] == 2 and card["scale"]["high"] > card["scale"]["low"]
-    assert card["precision"] == "fp32" and card["floor"] is None
+    assert card["precision"] == "fp32" and card["normal"] is None
     with safe_open(saved / "model.safetensors", "pt") as file:
         assert not [key for key in file.keys() if "teacher." in key]  # noqa: SIM118 - not a mapping
 

@@ -14,8 +14,8 @@ from kdlib.runtime import Runtime, processes
 from kdlib.teachers import Several
 from kdlib.training.cache import TeacherCache, feature_shapes
 
-LITE = "tf_efficientnet_lite0"
-BOTH = f"resnet18+{LITE}"
+FIRST, SECOND = "test_resnet", "test_efficientnet"  # the smallest that timm has
+BOTH = f"{FIRST}+{SECOND}"
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def both() -> Several:
 
 def test_features_stand_side_by_side_each_network_normalising_for_itself(both: Several) -> None:
     x = torch.rand(2, 3, 64, 96)
-    alone = [teachers.teacher(name, weights="random")(x) for name in ("resnet18", LITE)]
-    assert both.channels == (64 + 24, 128 + 40, 256 + 112) and both.strides == (4, 8, 16)
+    alone = [teachers.teacher(name, weights="random")(x) for name in (FIRST, SECOND)]
+    assert both.channels == (32 + 24, 48 + 32, 192 + 48) and both.strides == (4, 8, 16)
     for joined, *parts in zip(both(x), *alone, strict=True):
         assert torch.equal(joined, torch.cat(parts, dim=1))
 
@@ -37,13 +37,13 @@ def test_it_is_frozen_and_named_like_one(both: Several) -> None:
     both.train()
     assert both.frozen and not any(m.training for m in both.modules())
     assert not any(p.requires_grad for p in both.parameters())
-    assert both.name.startswith(f"resnet18.tv_in1k+{LITE}.")
+    assert both.name == f"{FIRST}.r160_in1k+{SECOND}.r160_in1k"
     assert str(both.weights) == f"seed {teachers.RANDOM_SEED} (random) + seed {teachers.RANDOM_SEED} (random)"
 
 
 def test_the_fingerprint_is_that_of_all(both: Several) -> None:
     again = teachers.teacher(BOTH, weights="random")
-    turned = teachers.teacher(f"{LITE}+resnet18", weights="random")
+    turned = teachers.teacher(f"{SECOND}+{FIRST}", weights="random")
     assert both.fingerprint() == again.fingerprint() != turned.fingerprint()
     with torch.no_grad():
         next(again.networks()[1].parameters()).mul_(2)
@@ -51,7 +51,7 @@ def test_the_fingerprint_is_that_of_all(both: Several) -> None:
 
 
 def test_its_style_is_enough_for_the_deepest() -> None:
-    style = teachers.teacher(f"resnet34+{LITE}", weights="random").style()
+    style = teachers.teacher("resnet34+tf_efficientnet_lite0", weights="random").style()
     assert (style.block, style.wide, style.blocks, style.signed) == ("basic", False, (3, 4, 6), True)
 
 
@@ -81,22 +81,22 @@ def test_a_student_like_it(both: Several) -> None:
 
 
 def test_a_file_for_each(tmp_path: Path) -> None:
-    for name in ("resnet18", LITE):
+    for name in (FIRST, SECOND):
         save_file(teachers.classifier(name, "random").state_dict(), tmp_path / f"{name}.safetensors")
-    first, second = (str(tmp_path / f"{name}.safetensors") for name in ("resnet18", LITE))
+    first, second = (str(tmp_path / f"{name}.safetensors") for name in (FIRST, SECOND))
     teacher = teachers.teacher(BOTH, weights=f"{first}+{second}")
-    assert str(teacher.weights) == f"resnet18.safetensors (file) + {LITE}.safetensors (file)"
+    assert str(teacher.weights) == f"{FIRST}.safetensors (file) + {SECOND}.safetensors (file)"
     with pytest.raises(ValueError, match=r"for the 2 networks .*one for each"):
         teachers.teacher(BOTH, weights=first)
 
 
 def test_networks_that_do_not_go_together() -> None:
     with pytest.raises(ValueError, match=r"at \(4, 8\).*at \(2, 4\).*same strides"):
-        Several([teachers.teacher("resnet18", strides, "random") for strides in ((4, 8), (2, 4))])
+        Several([teachers.teacher(FIRST, strides, "random") for strides in ((4, 8), (2, 4))])
     with pytest.raises(ValueError, match="two or more"):
-        Several([teachers.teacher("resnet18", weights="random")])
+        Several([teachers.teacher(FIRST, weights="random")])
     with pytest.raises(ValueError, match=r"unknown network 'resnet19'"):
         teachers.teacher("resnet18+resnet19", weights="random")
-    uneven = teachers.teacher("resnet18+test_convnext", (8,), "random")
+    uneven = teachers.teacher(f"{FIRST}+test_convnext", (8,), "random")
     with pytest.raises(ValueError, match=r"maps of 9 x 9 and 8 x 8 .*multiples of 8"):
         uneven(torch.rand(1, 3, 68, 68))

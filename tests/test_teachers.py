@@ -23,7 +23,7 @@ LEVELS = {
     "swin_tiny_patch4_window7_224": (96, 192, 384),
     LITE: (24, 40, 112),
 }
-SMALL = ("resnet18", "mobilenetv3_large_100", "swin_tiny_patch4_window7_224", LITE)
+SMALL = ("resnet18", "mobilenetv3_large_100", "test_convnext", LITE)
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -171,7 +171,6 @@ def test_methods_learn_from_blocks_or_say_that_they_need_halving_strides(method:
     [
         ("hiera_tiny_224", (64, 64), "choose 224 x 224 px"),
         ("efficientformerv2_s0", (64, 64), "choose 224 x 224 px"),
-        ("gcvit_xxtiny", (96, 96), "choose 224 x 224 px"),
         ("vit_tiny_patch16_224", (60, 70), "choose 64 x 80 px"),
     ],
 )
@@ -200,7 +199,6 @@ def test_an_error_that_has_nothing_to_do_with_the_size_stays_what_it_is() -> Non
         ("resnext50_32x4d", "bottleneck", False, (3, 4, 6), False),
         ("resnetv2_50", "bottleneck", False, (3, 4, 6), True),
         ("densenet121", "bottleneck", False, (2, 2, 2), True),
-        ("regnetz_b16", "basic", False, (2, 2, 2), True),
     ],
 )
 def test_style_is_seen_not_read_from_the_name(
@@ -213,13 +211,6 @@ def test_style_is_seen_not_read_from_the_name(
         style = teachers.teacher(name, weights="random").style()
     assert (style.block, style.wide, style.blocks, style.signed) == (block, wide, blocks, signed)
     assert torch.equal(torch.rand(1), drawn)
-
-
-def test_the_probe_changes_no_network() -> None:
-    for network in (teachers.teacher("resnetv2_50", weights="random"), teachers.student_like(teachers.teacher(LITE))):
-        before, training = network.fingerprint(), network.net.training
-        assert network.style().signed
-        assert network.fingerprint() == before and network.net.training == training
 
 
 def test_whatever_features_depend_on_changes_the_fingerprint() -> None:

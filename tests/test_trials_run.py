@@ -6,10 +6,12 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import dataset_trees as trees
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
@@ -21,6 +23,7 @@ from kdlib.files import write_text
 from kdlib.trials import images, outputs, runner, table
 from kdlib.trials import run as runs
 from kdlib.trials.names import folder_name, printable
+from kdlib.trials.trial import Trial
 
 FIRST_COLUMNS = (
     "method,protocol,category,seed,image_auroc,image_ap,image_f1max,pixel_auroc,pixel_ap,aupro,"
@@ -39,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes long: pictures and the measurement of a latency."""
-    monkeypatch.setattr(outputs.Outputs, "examples", lambda *arguments: None)
+    monkeypatch.setattr(outputs, "draw", lambda *arguments: None)
     monkeypatch.setattr(outputs, "latency_ms", lambda *arguments: 1.0)
 
 
@@ -93,10 +96,12 @@ def test_one_model_per_category(root: Path, tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in (tmp_path / "out" / "trials").glob("*.lock")] == ["table.lock"]
 
 
-def test_methods_then_seeds_then_categories(root: Path, tmp_path: Path, quick: None) -> None:
-    rows = run(root, tmp_path, "nearest", "mean", "nearest", "--seed", "1", "0", "1", "--category", "cable", "bottle")
-    wanted = [(m, seed, c) for m in ("nearest", "mean") for seed in "10" for c in ("cable", "bottle")]
-    assert [(r["method"], r["seed"], r["category"]) for r in rows] == wanted
+def test_methods_then_seeds_then_categories(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[Trial] = []
+    monkeypatch.setattr(runs, "carry_out", lambda trials, *others: wanted.extend(trials))
+    runs.run(settings(root), ["nearest", "mean", "nearest"], ["cable", "bottle"], [1, 0, 1], tmp_path, print)
+    order = [f"{m}, {c}, seed {seed}" for m in ("nearest", "mean") for seed in (1, 0) for c in ("cable", "bottle")]
+    assert [str(trial) for trial in wanted] == order
 
 
 def test_one_model_for_all_categories(root: Path, tmp_path: Path, quick: None) -> None:
@@ -112,24 +117,24 @@ def test_one_model_for_all_categories(root: Path, tmp_path: Path, quick: None) -
 
 
 def test_rows_that_are_there_stay(root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(root, tmp_path, "--category", "cable")
-    both = run(root, tmp_path, "--category", "cable", "bottle")
+    first = run(root, tmp_path, "mean", "--category", "cable")
+    both = run(root, tmp_path, "mean", "--category", "cable", "bottle")
     assert both[0] == first[0] and [r["category"] for r in both] == ["cable", "bottle"]
     forbid_training(monkeypatch)
-    assert run(root, tmp_path) == both
-    assert run(f"{root}/", tmp_path) == both
+    assert run(root, tmp_path, "mean") == both
+    assert run(f"{root}/", tmp_path, "mean") == both
     with pytest.raises(AssertionError, match="trained"):
-        run(root, tmp_path, "--seed", "1")
+        run(root, tmp_path, "mean", "--seed", "1")
 
 
 def test_killed_between_training_and_row(
     root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*arguments: object) -> None:
+    def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
-        kill.setattr(runner, "_row", killed)
+        kill.setattr(runner, "evaluate", killed)
         runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path, print)
     (state,) = tmp_path.rglob("phase_0.safetensors")
     steps: list[Any] = []
@@ -148,13 +153,13 @@ def test_two_runs_into_one_folder_lose_no_row(
 
     def fit(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(runner, "fit", real)
-        runs.run(settings(root), ["stpm"], ["bottle"], [0, 1], tmp_path / "out", lines.append)
+        runs.run(settings(root), ["mean"], ["bottle"], [0, 1], tmp_path / "out", lines.append)
         return real(*arguments, **options)
 
     monkeypatch.setattr(runner, "fit", fit)
-    rows = runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
+    rows = runs.run(settings(root), ["mean"], ["bottle"], [0], tmp_path / "out", print)
     assert rows["seed"].tolist() == ["1", "0"] and [r["seed"] for r in read(tmp_path / "out")] == ["1", "0"]
-    assert lines[0] == "skipped stpm, bottle, seed 0: another process is at work on it" and "seed 1" in lines[1]
+    assert lines[0] == "skipped mean, bottle, seed 0: another process is at work on it" and "seed 1" in lines[1]
 
 
 def test_a_run_with_other_settings_is_refused_while_the_first_trains(
@@ -170,23 +175,43 @@ def test_a_run_with_other_settings_is_refused_while_the_first_trains(
         runs.run(settings(root), ["stpm"], ["bottle"], [0], tmp_path / "out", print)
 
 
-@pytest.mark.parametrize("changed", ["train/good/001.png", "test/broken/001.png", "ground_truth/crack/000_mask.png"])
+@pytest.mark.parametrize(
+    ("changed", "with_file"),
+    [("train/good/001.png", True), ("test/broken/001.png", False), ("ground_truth/crack/000_mask.png", True)],
+)
 def test_changed_images_are_measured_again(
-    changed: str, root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+    changed: str, with_file: bool, root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = run(root, tmp_path / "out")
+    """Whether the trial's own file is there or, as in a copied table, only its row."""
+    before = run(root, tmp_path / "out", "mean")
+    if not with_file:
+        shutil.rmtree(tmp_path / "out" / "trials")
+        assert run(root, tmp_path / "out", "mean") == before
     path = root / "cable" / changed
     with Image.open(path) as file:
         file.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     capsys.readouterr()
-    after = run(root, tmp_path / "out")
-    assert "again stpm, cable, seed 0: its options, images or teacher have changed" in capsys.readouterr().out
+    after = run(root, tmp_path / "out", "mean")
+    assert "again mean, cable, seed 0: its options, images or teacher have changed" in capsys.readouterr().out
     assert [r["category"] for r in after] == ["bottle", "cable"] and after[0] == before[0]
     assert after[1]["data"] != before[1]["data"] and after[1]["train_seconds"] != before[1]["train_seconds"]
 
 
+def test_the_white_level_of_16_bit_files_is_a_setting(tmp_path: Path, quick: None) -> None:
+    for i in range(6):
+        path = tmp_path / "data" / "part" / "train" / "good" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64), 100 * i, dtype=np.uint16)).save(path)
+    (row,) = run(tmp_path / "data", tmp_path / "out", "mean", "--white", "1023")
+    assert float(row["threshold"]) >= 0
+    (folder,) = (tmp_path / "out" / "models").iterdir()
+    assert kd.load(folder).white == 1023
+    with pytest.raises(ValueError, match=r"other settings: \{'white': 1023\}"):
+        run(tmp_path / "data", tmp_path / "out", "mean", "--white", "4095")
+
+
 def test_other_settings_need_another_folder(root: Path, tmp_path: Path, quick: None) -> None:
-    run(root, tmp_path, "--category", "cable")
+    run(root, tmp_path, "mean", "--category", "cable")
     with pytest.raises(ValueError, match=r"other settings: .*'per_position'.*Choose another --out"):
         run(root, tmp_path, "rd", "--option", "loss=per_position")
     (tmp_path / "metrics.csv").write_text("method,category\n")
@@ -194,12 +219,12 @@ def test_other_settings_need_another_folder(root: Path, tmp_path: Path, quick: N
         run(root, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "null", "[1]", "{", '{"data": '])
-def test_damaged_settings_are_refused_by_name(text: str, root: Path, tmp_path: Path, quick: None) -> None:
-    run(root, tmp_path, "--category", "cable")
-    (tmp_path / "settings.json").write_text(text)
-    with pytest.raises(ValueError, match=r"settings\.json' .*choose another --out"):
-        run(root, tmp_path, "--category", "cable")
+def test_damaged_settings_are_refused_by_name(root: Path, tmp_path: Path, quick: None) -> None:
+    run(root, tmp_path, "mean", "--category", "cable")
+    for text in ("", "null", "[1]", "{", '{"data": '):
+        (tmp_path / "settings.json").write_text(text)
+        with pytest.raises(ValueError, match=r"settings\.json' .*choose another --out"):
+            run(root, tmp_path, "mean", "--category", "cable")
 
 
 BROKEN = {
@@ -215,31 +240,31 @@ BROKEN = {
 
 
 def test_damaged_files_of_trials_are_refused_by_name(root: Path, tmp_path: Path, quick: None) -> None:
-    run(root, tmp_path, "--category", "cable")
+    run(root, tmp_path, "mean", "--category", "cable")
     (path,) = (tmp_path / "trials").glob("*.json")
     whole = json.loads(path.read_text())
     for broken in BROKEN.values():
         write_text(path, json.dumps(broken(whole)) if broken(whole) is not None else "{")
         with pytest.raises(ValueError, match=rf"{path.name}' is damaged .*delete it"):
-            run(root, tmp_path, "--category", "cable")
+            run(root, tmp_path, "mean", "--category", "cable")
 
 
 def test_normal_images_only(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.pictures(tmp_path / "data" / "part" / "train" / "good", 6)
-    (row,) = run(tmp_path / "data", tmp_path / "out")
+    (row,) = run(tmp_path / "data", tmp_path / "out", "mean")
     for column in (*FIRST_COLUMNS.split(",")[4:10], "score_images_per_second", "false_alarms", "recall"):
         assert math.isnan(float(row[column])), column
     assert float(row["train_seconds"]) > 0 and float(row["threshold"]) > 0
     forbid_training(monkeypatch)
-    assert run(tmp_path / "data", tmp_path / "out") == [row]
+    assert run(tmp_path / "data", tmp_path / "out", "mean") == [row]
 
 
 def test_labels_without_masks(tmp_path: Path) -> None:
     trees.mvtec(tmp_path / "data", truth=False)
-    (row,) = run(tmp_path / "data", tmp_path / "out")
+    (row,) = run(tmp_path / "data", tmp_path / "out", "mean")
     assert 0 <= float(row["image_auroc"]) <= 1
     assert all(math.isnan(float(row[column])) for column in ("pixel_auroc", "pixel_ap", "aupro"))
-    assert (tmp_path / "out" / "bottle" / "stpm-seed0.png").is_file()
+    assert (tmp_path / "out" / "bottle" / "mean-seed0.png").is_file()
 
 
 def test_empty_masks_of_defects_are_warned_of_and_the_run_goes_on(root: Path, tmp_path: Path, quick: None) -> None:
@@ -247,7 +272,7 @@ def test_empty_masks_of_defects_are_warned_of_and_the_run_goes_on(root: Path, tm
         with Image.open(path) as file:
             Image.new("L", file.size).save(path)
     with pytest.warns(UserWarning, match="masks"):
-        bottle, cable = run(root, tmp_path / "out")
+        bottle, cable = run(root, tmp_path / "out", "mean")
     assert math.isnan(float(bottle["pixel_auroc"])) and 0 <= float(bottle["image_auroc"]) <= 1
     assert 0 <= float(cable["pixel_auroc"]) <= 1
 
@@ -329,14 +354,14 @@ def test_any_name_of_a_category_stays_in_the_folder(
     splits = renamed(images.load(str(root), None, size=64), {"bottle": name, "cable": other}, "$^$ \udce9")
     monkeypatch.setattr(images, "load", lambda *arguments, **options: splits)
     out = tmp_path / "a" / "b" / "out"
-    rows = run(root, out)
+    rows = run(root, out, "mean")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out"]
     assert {path.name for path in tmp_path.iterdir()} == {"a", "data"}
-    assert len(list(out.glob("*/stpm-seed0.png"))) == 2 and not list(out.glob("trials/*.png"))
+    assert len(list(out.glob("*/mean-seed0.png"))) == 2 and not list(out.glob("trials/*.png"))
     assert [row["category"] for row in rows] == [printable(name), printable(other)]
     forbid_training(monkeypatch)
-    assert run(root, out) == rows
+    assert run(root, out, "mean") == rows
     capsys.readouterr().out.encode("utf-8")
 
 
@@ -376,7 +401,7 @@ def test_a_plain_name_stays(name: str) -> None:
 def test_a_failed_first_try_does_not_occupy_the_folder(root: Path, tmp_path: Path, quick: None) -> None:
     with pytest.raises(ValueError, match="unknown network"):
         run(root, tmp_path, "--backbone", "resnet17")
-    assert len(run(root, tmp_path, "--category", "bottle")) == 1
+    assert len(run(root, tmp_path, "mean", "--category", "bottle")) == 1
 
 
 def test_an_unknown_data_set_makes_no_folder(tmp_path: Path) -> None:
@@ -391,9 +416,9 @@ def test_another_teacher_is_measured_again(
     weights = tmp_path / "weights.safetensors"
     network = kd.teachers.classifier("resnet18", "random").state_dict()
     save_file(network, weights)
-    options = ("--category", "cable", "--backbone", "resnet18", "--weights", str(weights))
+    options = ("mean", "--category", "cable", "--backbone", "resnet18", "--weights", str(weights))
     run(root, tmp_path / "out", *options)
     save_file({name: 2 * tensor for name, tensor in network.items()}, weights)
     capsys.readouterr()
     run(root, tmp_path / "out", *options)
-    assert "again stpm, cable, seed 0" in capsys.readouterr().out
+    assert "again mean, cable, seed 0" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dataset_trees as trees
+import pandas as pd
 import pytest
 
 from kdlib.contract import Distiller
@@ -53,7 +54,7 @@ def without_seconds(rows: list[table.Row]) -> list[table.Row]:
 
 def test_rows_for_every_category_seed_and_length(root: Path, tmp_path: Path) -> None:
     rows = run(root, BOTH, seeds=(0, 1))
-    assert (tmp_path / "small_pictures.csv").read_text().splitlines()[0] == ",".join(table.COLUMNS)
+    assert (tmp_path / "small_pictures.csv").read_text().splitlines()[0] == ",".join(study.COLUMNS)
     together = [(r["category"], r["seed"], r["steps"]) for r in rows if r["method"] == "stpm"]
     assert sorted(together) == [(c, s, n) for c in ("bottle", "cable") for s in "01" for n in "13"]
     alone = [(r["category"], r["classes"], r["protocol"]) for r in rows if r["variant"] == "alone"]
@@ -93,10 +94,10 @@ def test_a_study_killed_at_its_last_stop_keeps_the_earlier_ones(root: Path, monk
     whole = run(root, STPM, name="whole")
     real = runner.measured
 
-    def killed(trial: Any, model: Any, history: History, seconds: float) -> list[runner.Row]:
+    def killed(trial: Any, model: Any, history: History, *others: Any) -> list[runner.Row]:
         if len(history.rows) == 3:
             raise KeyboardInterrupt
-        return real(trial, model, history, seconds)
+        return real(trial, model, history, *others)
 
     monkeypatch.setattr(runner, "measured", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -129,15 +130,19 @@ def test_a_variant_defined_anew_replaces_its_rows(root: Path) -> None:
 
 
 def test_a_table_without_files_counts_as_done(root: Path, tmp_path: Path, trained: list[str]) -> None:
-    """As the committed tables: their rows are there, the trials' files are not."""
+    """As the committed tables: their rows are there, the trials' files are not, nor on which images they were made."""
     run(root, STPM)
     (tmp_path / "trials").rename(tmp_path / "elsewhere")
-    before = (tmp_path / "small_pictures.csv").read_text()
+    path = tmp_path / "small_pictures.csv"
+    pd.read_csv(path, dtype=str).drop(columns="data").to_csv(path, index=False)
     run(root, STPM)
     assert trained == ["stpm"] and not (tmp_path / "trials").exists()
+    before = table.read(path)
+    rows = run(root, STPM, seeds=(0, 1))
+    assert trained == ["stpm", "stpm"] and [r for r in rows if r["seed"] == "0"] == [r | {"data": ""} for r in before]
+    trees.pictures(root / "bottle" / "train" / "good", 6)
     run(root, STPM, seeds=(0, 1))
-    assert trained == ["stpm", "stpm"]
-    assert (tmp_path / "small_pictures.csv").read_text().startswith(before)
+    assert trained == ["stpm", "stpm", "stpm"]
 
 
 def test_options_of_all_recipes_are_checked_first(root: Path, trained: list[str]) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from kdlib.course import claims
 from kdlib.course.studies import STUDIES
-from kdlib.files import write_csv
 from kdlib.trials import table
 
 BLANK = dict.fromkeys(table.COLUMNS, "")
@@ -61,7 +60,7 @@ def test_means_leave_out_what_is_not_known() -> None:
 
 def test_seeds_that_miss_a_category_do_not_count(tmp_path: Path) -> None:
     rows = [BLANK | {"classes": "2", "seed": s, "category": c} for s, c in (("0", "a"), ("0", "b"), ("1", "a"))]
-    write_csv(tmp_path / "x.csv", table.COLUMNS, rows)
+    pd.DataFrame(rows).to_csv(tmp_path / "x.csv", index=False)
     assert [row["seed"] for row in table.read(tmp_path / "x.csv")] == ["0", "0"]
 
 
@@ -92,14 +91,21 @@ def test_the_ledger_says_what_seeds_agree_on(tmp_path: Path) -> None:
         for variant, value in values.items():
             row = {"variant": variant, "classes": "6", "seed": str(seed), "pixel_auroc": str(value)}
             rows += [BLANK | row] * 6
-    write_csv(tmp_path / "dnpkd_workshop.csv", table.COLUMNS, rows)
-    lines = pd.read_csv(claims.ledger(tmp_path), dtype=str, keep_default_na=False).set_index("claim")
+    pd.DataFrame(rows).to_csv(tmp_path / "dnpkd_workshop.csv", index=False)
+    ledger = claims.ledger(tmp_path)
+    lines = ledger.set_index("claim")
     assert lines.loc["the masks help", ["verdict", "mean"]].tolist() == ["holds here", "+0.0300"]
     assert lines.loc["SubNet helps", "verdict"] == "does not hold here"
     assert lines.loc["sparsity of the masks helps", "verdict"] == "undecided here"
     assert lines.loc["CRAM helps", "verdict"] == "not measured"
     assert claims._verdict([0.02, 0.02]) == "too few seeds"
+    ledger.to_csv(tmp_path / "claims.csv", index=False)
     assert claims.table(tmp_path, "DHKD").count("not measured") == sum(c.paper == "DHKD" for c in claims.CLAIMS)
+
+
+def test_the_committed_ledger_is_that_of_the_committed_tables() -> None:
+    ledger = claims.ledger(RESULTS[0].parent).to_csv(index=False, lineterminator="\n")
+    assert ledger == (RESULTS[0].parent / "claims.csv").read_text(encoding="utf-8")
 
 
 def test_a_missing_or_damaged_ledger_says_what_writes_it(tmp_path: Path) -> None:

@@ -10,165 +10,122 @@ refutation. The one-model study compares methods that see the teacher's features
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pandas as pd
 
-from kdlib.files import write_csv
 from kdlib.trials.table import Row, figures, read
 
 COLUMNS = ("paper", "claim", "source", "data", "metric", "check", "mean", "spread", "seeds", "verdict")
-_SETS = ("real", "workshop")
-_MULTI, _LONG = {"protocol": "multi"}, {"protocol": "multi", "steps": "1200"}
+_TWO, _ALL = ("real", "workshop"), ("real", "workshop", "mill")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Claim:
-    """One statement and the two groups of rows whose difference decides it.
-
-    Attributes:
-        paper: Who claims it.
-        claim: What, in our words.
-        source: Where it can be read, and how sure that is.
-        study: Name of the study.
-        data: Its data set.
-        metric: Column that is compared; its mean over categories is taken for each seed.
-        better: Values of columns of the rows that should be better.
-        worse: Values of columns of the rows that they should be better than.
-    """
+    """One statement and the two groups of rows whose difference decides it."""
 
     paper: str
-    claim: str
-    source: str
+    claim: str  # in our words
+    source: str  # where it can be read, and how sure that is
     study: str
     data: str
-    metric: str
-    better: Mapping[str, str]
-    worse: Mapping[str, str]
+    metric: str  # column that is compared; its mean over categories is taken for each seed
+    better: Mapping[str, str]  # values of columns of the rows that should be better
+    worse: Mapping[str, str]  # values of columns of the rows that they should be better than
 
 
-def _on(sets: tuple[str, ...], **common: object) -> tuple[Claim, ...]:
-    """The same claim on these data sets and for both metrics of the one-model study."""
-    return tuple(
-        Claim(study="one_model", data=data, metric=metric, **common)  # type: ignore[arg-type]
-        for data in sets
-        for metric in ("image_auroc", "pixel_auroc")
-    )
+def _one_model(
+    paper: str, claim: str, source: str, better: dict[str, str], worse: dict[str, str], sets: Sequence[str] = _TWO
+) -> list[Claim]:
+    """The same claim on several data sets and for both metrics of the one-model study."""
+    claims = []
+    for data in sets:
+        for metric in ("image_auroc", "pixel_auroc"):
+            claims.append(Claim(paper, claim, source, "one_model", data, metric, better, worse))
+    return claims
 
 
-def _ablation(paper: str, study_name: str, claim: str, source: str, worse: str, better: str = "") -> Claim:
-    all_classes = {"classes": "6"}
-    return Claim(
-        paper=paper,
-        claim=claim,
-        source=source,
-        study=study_name,
-        data="workshop",
-        metric="pixel_auroc",
-        better=all_classes | {"variant": better},
-        worse=all_classes | {"variant": worse},
-    )
+def _ablation(paper: str, claim: str, source: str, worse: str, better: str = "") -> Claim:
+    """One variant of a method's own study against another, by default against the preset."""
+    study = paper.replace("-", "").lower()
+    chosen = [{"classes": "6", "variant": variant} for variant in (better, worse)]
+    return Claim(paper, claim, source, study, "workshop", "pixel_auroc", chosen[0], chosen[1])
 
 
-_RD = {"method": "rd", "variant": "plain"}
+def _trained(method: str, variant: str = "plain", steps: str = "1200", protocol: str = "multi") -> dict[str, str]:
+    return {"method": method, "variant": variant, "protocol": protocol, "steps": steps}
+
+
+_RD = _trained("rd")
+_BOTH = "SNL, DNP-KD"
+_MOTIVE = "motivation of both; ADer's README reports it on MVTec AD"
 _FIGURE = "framework figure and code; the text was not found"
 _README = "abstract in the README; design reconstructed"
 _ABSTRACT = "abstract; equations reconstructed"
+_AVERAGED = "they still do when the teacher's features are averaged over 3 x 3 positions"
+_PUBLIC = "the same, computed as its public code does (real part of the spectrum)"
+_LONGER = "one RD model for many classes gets worse the longer it trains"
+_SINGLE = "one RD model per class does better than one for all (600 steps each)"
 CLAIMS = (
-    *_on(
-        (*_SETS, "mill"),
-        paper="SNL, DNP-KD",
-        claim="one RD model for many classes gets worse the longer it trains",
-        source="motivation of both; ADer's README reports it on MVTec AD",
-        better=_RD | _MULTI | {"steps": "300"},
-        worse=_RD | _LONG,
+    *_one_model(_BOTH, _LONGER, _MOTIVE, _trained("rd", steps="300"), _RD, _ALL),
+    *_one_model(
+        _BOTH,
+        _SINGLE,
+        "motivation of both",
+        _trained("rd", steps="600", protocol="single"),
+        _trained("rd", steps="600"),
+        _ALL,
     ),
-    *_on(
-        (*_SETS, "mill"),
-        paper="SNL, DNP-KD",
-        claim="one RD model per class does better than one for all (600 steps each)",
-        source="motivation of both",
-        better=_RD | {"protocol": "single", "steps": "600"},
-        worse=_RD | _MULTI | {"steps": "600"},
+    *_one_model(
+        "SNL", "structural losses and CRAM improve RD in the multi-class setting", _ABSTRACT, _trained("snl"), _RD
     ),
-    *_on(
-        _SETS,
-        paper="SNL",
-        claim="structural losses and CRAM improve RD in the multi-class setting",
-        source=_ABSTRACT,
-        better={"method": "snl", "variant": "plain"} | _LONG,
-        worse=_RD | _LONG,
+    *_one_model(
+        "SNL",
+        _AVERAGED,
+        "our question, not the paper's",
+        _trained("snl", "averaged features"),
+        _trained("rd", "averaged features"),
     ),
-    *_on(
-        _SETS,
-        paper="SNL",
-        claim="they still do when the teacher's features are averaged over 3 x 3 positions",
-        source="our question, not the paper's",
-        better={"method": "snl", "variant": "averaged features"} | _LONG,
-        worse={"method": "rd", "variant": "averaged features"} | _LONG,
+    *_one_model(
+        "DNP-KD", "a dedicated normal pattern improves RD in the multi-class setting", _FIGURE, _trained("dnpkd"), _RD
     ),
-    *_on(
-        _SETS,
-        paper="DNP-KD",
-        claim="a dedicated normal pattern improves RD in the multi-class setting",
-        source=_FIGURE,
-        better={"method": "dnpkd", "variant": "plain"} | _LONG,
-        worse=_RD | _LONG,
+    *_one_model("DNP-KD", _PUBLIC, _FIGURE, _trained("dnpkd", "real_only spectrum"), _RD),
+    *_one_model(
+        "DNP-KD, SNL",
+        "SNL's channel loss improves DNP-KD",
+        "our question, not the papers'",
+        _trained("dnpkd", "with SNL's channel loss"),
+        _trained("dnpkd"),
     ),
-    *_on(
-        _SETS,
-        paper="DNP-KD",
-        claim="the same, computed as its public code does (real part of the spectrum)",
-        source=_FIGURE,
-        better={"method": "dnpkd", "variant": "real_only spectrum"} | _LONG,
-        worse=_RD | _LONG,
-    ),
-    *_on(
-        _SETS,
-        paper="DNP-KD, SNL",
-        claim="SNL's channel loss improves DNP-KD",
-        source="our question, not the papers'",
-        better={"method": "dnpkd", "variant": "with SNL's channel loss"} | _LONG,
-        worse={"method": "dnpkd", "variant": "plain"} | _LONG,
-    ),
-    _ablation("DNP-KD", "dnpkd", "the masks help", _FIGURE, "no masks"),
-    _ablation("DNP-KD", "dnpkd", "SubNet helps", _FIGURE, "no SubNet"),
-    _ablation("DNP-KD", "dnpkd", "sparsity of the masks helps", _FIGURE, "no sparsity"),
-    _ablation("DNP-KD", "dnpkd", "masks chosen by category matter", _FIGURE, "random category's masks"),
-    _ablation("DNP-KD", "dnpkd", "the complex spectrum is better than its real part", _FIGURE, "real_only spectrum"),
-    _ablation("SNL", "snl", "the channel loss helps", _ABSTRACT, "spatial", "+ channel"),
-    _ablation("SNL", "snl", "affinity within images helps", _ABSTRACT, "+ channel", "+ intra"),
-    _ablation("SNL", "snl", "affinity between images helps", _ABSTRACT, "+ intra", "+ inter"),
-    _ablation("SNL", "snl", "CRAM helps", _ABSTRACT, "+ inter", "+ CRAM"),
-    _ablation("DHKD", "dhkd", "a feed-forward student is better than a flow", _README, "a flow as student"),
-    _ablation("DHKD", "dhkd", "noise on the student's features helps", _README, "no noise"),
-    _ablation("DHKD", "dhkd", "the frequency branch helps", _README, "no frequency branch"),
-    _ablation("DHKD", "dhkd", "the affinity loss helps", _README, "no affinity"),
+    _ablation("DNP-KD", "the masks help", _FIGURE, "no masks"),
+    _ablation("DNP-KD", "SubNet helps", _FIGURE, "no SubNet"),
+    _ablation("DNP-KD", "sparsity of the masks helps", _FIGURE, "no sparsity"),
+    _ablation("DNP-KD", "masks chosen by category matter", _FIGURE, "random category's masks"),
+    _ablation("DNP-KD", "the complex spectrum is better than its real part", _FIGURE, "real_only spectrum"),
+    _ablation("SNL", "the channel loss helps", _ABSTRACT, "spatial", "+ channel"),
+    _ablation("SNL", "affinity within images helps", _ABSTRACT, "+ channel", "+ intra"),
+    _ablation("SNL", "affinity between images helps", _ABSTRACT, "+ intra", "+ inter"),
+    _ablation("SNL", "CRAM helps", _ABSTRACT, "+ inter", "+ CRAM"),
+    _ablation("DHKD", "a feed-forward student is better than a flow", _README, "a flow as student"),
+    _ablation("DHKD", "noise on the student's features helps", _README, "no noise"),
+    _ablation("DHKD", "the frequency branch helps", _README, "no frequency branch"),
+    _ablation("DHKD", "the affinity loss helps", _README, "no affinity"),
     _ablation(
-        "DHKD",
-        "dhkd",
-        "the student's distance is better than the flow's likelihood",
-        _README,
-        "likelihood of the teacher",
+        "DHKD", "the student's distance is better than the flow's likelihood", _README, "likelihood of the teacher"
     ),
 )
 
 
-def ledger(results: Path) -> Path:
-    """Checks every claim whose studies are there; returns the file with one line per claim.
-
-    Args:
-        results: Folder of the studies' files, and of `claims.csv`.
-    """
+def ledger(results: Path) -> pd.DataFrame:
+    """Checks every claim against the studies' files in a folder: a line per claim, columns `COLUMNS`."""
     lines = []
     for claim in CLAIMS:
         path = results / f"{claim.study}_{claim.data}.csv"
         lines.append(_checked(claim, read(path) if path.exists() else []))
-    write_csv(results / "claims.csv", COLUMNS, lines)
-    return results / "claims.csv"
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def table(results: Path, paper: str) -> str:
@@ -181,7 +138,7 @@ def table(results: Path, paper: str) -> str:
     if not path.exists():
         return "No ledger yet: `python -m kdlib claims` writes it."
     lines = ["| claim, in our words | data, metric | gain | seeds | verdict |", "| --- " * 5 + "|"]
-    for row in _written(path):
+    for row in _written(path).to_dict("records"):
         if paper in row["paper"]:
             gain = " ± ".join(value for value in (row["mean"], row["spread"]) if value)
             metric = row["metric"].replace("_auroc", " AUROC")
@@ -189,15 +146,14 @@ def table(results: Path, paper: str) -> str:
     return "\n".join(lines)
 
 
-def _written(path: Path) -> list[Row]:
-    """The lines of the ledger."""
+def _written(path: Path) -> pd.DataFrame:
     try:
         lines = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}); `python -m kdlib claims` writes it anew") from error
     if missing := sorted(set(COLUMNS) - set(lines.columns)):
         raise ValueError(f"'{path}' lacks the columns {missing}; `python -m kdlib claims` writes it anew")
-    return lines.to_dict("records")
+    return lines
 
 
 def _checked(claim: Claim, rows: list[Row]) -> Row:

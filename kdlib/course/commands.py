@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kdlib.course import claims as ledger
+from kdlib.course.claims import ledger
 from kdlib.course.studies import STUDIES
+from kdlib.files import write_text
 from kdlib.trials import study as studies
 
 RESULTS = Path("data/results")
@@ -19,6 +20,7 @@ def study(
     data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop', 'mill'.")] = "workshop",
     out: Annotated[Path, typer.Option(help="Folder for NAME_DATA.csv.")] = RESULTS,
     size: Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)] = 128,
+    white: Annotated[int | None, typer.Option(help="White level of 16-bit grey files, such as 1023 or 4095.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0 1 2.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants; '' is the preset itself.")] = None,
 ) -> None:
@@ -30,11 +32,20 @@ def study(
     if unknown := sorted(set(variant or ()) - variants):
         raise ValueError(f"study '{name}' has no variants {unknown}; it has {sorted(variants)}")
     chosen = [recipe for recipe in recipes if variant is None or recipe.variant in variant]
-    typer.echo(studies.run(name, chosen, data, seed or [0, 1, 2], size, out, typer.echo))
+    typer.echo(studies.run(name, chosen, data, seed or [0, 1, 2], size, out, typer.echo, white))
 
 
-def claims(results: Annotated[Path, typer.Option(help="Folder of the studies' files.")] = RESULTS) -> None:
-    """Write the ledger: which of the papers' claims the studies bear out."""
-    if not results.is_dir():
-        raise ValueError(f"there is no folder '{results}'; name the folder of the studies' files with --results")
-    typer.echo(ledger.ledger(results))
+def claims(
+    results: Annotated[Path | None, typer.Option(help="Folder of other files: read and printed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: claims.csv of this repository.")] = None,
+) -> None:
+    """Which of the papers' claims the studies bear out: `data/results/claims.csv`, the ledger."""
+    folder = results or RESULTS
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder '{folder}'; name the folder of the studies' files with --results")
+    lines = ledger(folder).to_csv(index=False, lineterminator="\n")
+    if results is None:
+        out = out or RESULTS / "claims.csv"
+    if out:
+        write_text(out, lines)
+    typer.echo(out or lines)

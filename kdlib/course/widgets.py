@@ -44,13 +44,11 @@ class Explorer(ipywidgets.VBox):
         error: What the last drawing raised, or `None`.
     """
 
-    def __init__(self, controls: Controls, render: Render, *, task: str, alt: str, height: str, keep: int) -> None:
+    def __init__(self, controls: Controls, render: Render, task: str, alt: str, height: str, keep: int) -> None:
         self.controls = dict(controls)
         self.picture: Picture | None = None
         self.error: Exception | None = None
-        self._height = height
-        self._fallback_alt = alt
-        self._render = render
+        self._render, self._alt, self._height = render, alt, height
         self._kept = lru_cache(maxsize=keep)(self._draw)
         self._box = ipywidgets.HTML(layout=ipywidgets.Layout(height=height, width="100%", overflow="hidden"))
         for name, control in self.controls.items():
@@ -81,7 +79,7 @@ class Explorer(ipywidgets.VBox):
         self._raise()
 
     def _bar(self) -> list[ipywidgets.Widget]:
-        return [*self.controls.values()]
+        return list(self.controls.values())
 
     def _start(self) -> None:
         self._refresh()
@@ -97,10 +95,20 @@ class Explorer(ipywidgets.VBox):
         try:
             self._show(self._kept(*self.values.values()))
         except Exception as error:  # a learner sees it in the panel, a test through `error` or `set`
-            self._show_error(error)
+            self.error = error
+            message = html.escape(f"{type(error).__name__}: {error}")
+            self._box.value = (
+                '<div role="alert" style="border-left: 4px solid #c62828; padding: 0 1em; line-height: 1.5">'
+                f"<b>This could not be drawn.</b><br><code>{message}</code></div>"
+            )
 
-    def _draw(self, *values: Any) -> Picture:
-        return _paint(self._render, dict(zip(self.controls, values, strict=True)), self._fallback_alt)
+    def _draw(self, *values: Any, **more: Any) -> Picture:
+        already_open = set(plt.get_fignums())
+        try:
+            return _picture(self._render(**dict(zip(self.controls, values, strict=True)), **more), self._alt)
+        finally:  # a figure left open would be shown a second time below the panel
+            for number in set(plt.get_fignums()) - already_open:
+                plt.close(number)
 
     def _show(self, picture: Picture) -> None:
         self.error, self.picture = None, picture
@@ -109,31 +117,22 @@ class Explorer(ipywidgets.VBox):
             f' style="display: block; max-width: 100%; max-height: {self._height}">'
         )
 
-    def _show_error(self, error: Exception) -> None:
-        self.error = error
-        message = html.escape(f"{type(error).__name__}: {error}")
-        self._box.value = (
-            '<div role="alert" style="border-left: 4px solid #c62828; padding: 0 1em; line-height: 1.5">'
-            f"<b>This could not be drawn.</b><br><code>{message}</code></div>"
-        )
-
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = dict(super()._repr_mimebundle_(**kwargs) or {})
         if self.picture is None:
             return bundle, {}
-        bundle["text/plain"] = self.picture.alt
-        bundle["image/png"] = self.picture.png
-        return bundle, {"image/png": {"alt": self.picture.alt}}
+        pictured = {"text/plain": self.picture.alt, "image/png": self.picture.png}
+        return bundle | pictured, {"image/png": {"alt": self.picture.alt}}
 
 
 class Runner(Explorer):
     """A panel that works when its Run button is pressed; made by `runner`."""
 
-    def __init__(self, controls: Controls, work: Render, *, first: Figure | None, **options: Any) -> None:
+    def __init__(self, first: Figure | None, *arguments: Any) -> None:
         self._first = first
         self._button = ipywidgets.Button(description="Run", button_style="primary", icon="play")
         self._progress = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(visibility="hidden"))
-        super().__init__(controls, work, **options)
+        super().__init__(*arguments)
 
     def run(self) -> None:
         """Presses the button, and raises what a learner would read in the panel."""
@@ -152,7 +151,7 @@ class Runner(Explorer):
         if self._first is None:
             self._box.value = "<p>Nothing has been run yet: press the button.</p>"
         else:
-            self._show(_picture(self._first, self._fallback_alt))
+            self._show(_picture(self._first, self._alt))
             plt.close(self._first)
 
     def _pressed(self, _button: ipywidgets.Button) -> None:
@@ -163,19 +162,12 @@ class Runner(Explorer):
         finally:  # also when the kernel is interrupted
             self._button.disabled, self._progress.layout.visibility = False, "hidden"
 
-    def _draw(self, *values: Any) -> Picture:
-        named = dict(zip(self.controls, values, strict=True), report=self.report)
-        return _paint(self._render, named, self._fallback_alt)
+    def _draw(self, *values: Any, **more: Any) -> Picture:
+        return super()._draw(*values, report=self.report, **more)
 
 
 def explorer(
-    controls: Controls,
-    render: Render,
-    *,
-    task: str = "",
-    alt: str = "",
-    height: str = HEIGHT,
-    keep: int = 64,
+    controls: Controls, render: Render, *, task: str = "", alt: str = "", height: str = HEIGHT, keep: int = 64
 ) -> Explorer:
     """Shows `render(**values of the controls)` and draws it again whenever a control moves.
 
@@ -190,7 +182,7 @@ def explorer(
     Raises:
         Exception: Whatever `render` raises for the first values. Later errors are shown inside the panel.
     """
-    return Explorer(controls, render, task=task, alt=alt, height=height, keep=keep)
+    return Explorer(controls, render, task, alt, height, keep)
 
 
 def runner(
@@ -206,24 +198,11 @@ def runner(
     """Shows `work(**values of the controls, report=...)` each time the Run button is pressed.
 
     Args:
-        controls: Core ipywidgets by argument name.
+        controls: As of `explorer`, as are `task`, `alt`, `height` and `keep`.
         work: Computes, calls `report(done, total)` as it goes on, and returns a figure.
         first: The picture to begin with, so that a copy without a kernel shows a result.
-        task: One line above the controls that says what to try and what to look for.
-        alt: Alt text of the picture, for figures without one of their own (`figure.set_label`).
-        height: Height of the picture's box, a CSS length.
-        keep: Number of results kept; running a kept one again does not call `work`.
     """
-    return Runner(controls, work, first=first, task=task, alt=alt, height=height, keep=keep)
-
-
-def _paint(render: Render, values: dict[str, Any], alt: str) -> Picture:
-    already_open = set(plt.get_fignums())
-    try:
-        return _picture(render(**values), alt)
-    finally:  # a figure left open would be shown a second time below the panel
-        for number in set(plt.get_fignums()) - already_open:
-            plt.close(number)
+    return Runner(first, controls, work, task, alt, height, keep)
 
 
 def _picture(figure: Figure, alt: str) -> Picture:
@@ -237,8 +216,7 @@ def _picture(figure: Figure, alt: str) -> Picture:
 def _dress(control: ipywidgets.Widget, name: str) -> None:
     if hasattr(control, "continuous_update"):
         control.continuous_update = False
-    if not control.description:
-        control.description = name
+    control.description = control.description or name
     control.style.description_width = "initial"
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,27 +71,26 @@ def load(
         DatasetError: No such folder, no known layout, unknown category, no images, misplaced files, missing masks, too
             few normal images for the split, or an option out of its range.
     """
-    height, width = _size(size)
-    if min(height, width) < 1 or not 0 <= calib_share < 1:
+    shape = _size(size)
+    if min(shape) < 1 or not 0 <= calib_share < 1:
         raise DatasetError(f"size={size!r} must be positive and calib_share={calib_share!r} at least 0 and below 1.")
     if white is not None and not 255 <= white <= WHITE:
         raise DatasetError(f"white={white!r} must lie between 255 and {WHITE}, such as 1023 or 4095.")
     wanted = [category] if isinstance(category, str) else category
     folder = locate(root, wanted)
     kind, known = recognise(folder, layout)
-    chosen = _choose(wanted, known, folder)
     licensed = kind.licensed is None or kind.licensed.issuperset(known)
     licence = licence_of_generated(folder) or (kind.licence if licensed else "")
     parts = []
-    for name in chosen:
+    for name in _choose(wanted, known, folder):
         images = kind.collect(known[name], name)
         if not images.train:
             raise DatasetError(
                 f"No normal training images for category {name!r} in {known[name]} (layout {kind.name!r}: "
                 f"{kind.expects}; found: {contents(known[name])}). Images end in .png, .jpg, .bmp, .tif or the like."
             )
-        make = partial(ImageSet, categories=(name,), size=(height, width), white=white)
-        train, calib, test = (make(part) for part in _split(images, name, calib_share, seed))
+        split = _split(images, name, calib_share, seed)
+        train, calib, test = (ImageSet(part, categories=(name,), size=shape, white=white) for part in split)
         parts.append(Splits(train, calib, test, categories=(name,), licence=licence))
     return join(parts)
 
@@ -137,7 +135,7 @@ def _split(images: CategoryImages, category: str, share: float, seed: int) -> tu
         if not calib:
             raise DatasetError(
                 f"Category {category!r} has too few normal images ({len(images.train)}) to hold some out for "
-                f"calibration. Add images, or give calib_share=0 to train on all and do without a threshold."
+                f"calibration. Add images, or give calib_share=0 and do without a threshold."
             )
     return train, calib, test
 

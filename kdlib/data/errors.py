@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from unicodedata import category as kind_of_sign
 
 
 class DatasetError(ValueError):
     """A data set on disk is not what it should be; the message says what was found and how to mend it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(readable(message))
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Text that can be printed and written: bytes in names of files that are no UTF-8 become `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def readable(name: str) -> str:
-    r"""A file name that can be printed and written: bytes that are no UTF-8 become `\udcff`, all else stays."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""The printable name of a file, on one line: line breaks and other control characters become `\n` and the like."""
+    broken = {sign for sign in name if kind_of_sign(sign) in ("Cc", "Zl", "Zp")}
+    return printable("".join(sign.encode("unicode_escape").decode() if sign in broken else sign for sign in name))
 
 
 def check_known(what: str, name: str, known: Sequence[str], hint: str = "") -> None:

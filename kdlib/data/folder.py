@@ -11,19 +11,10 @@ Everything but the normal images is optional.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from kdlib.data.errors import DatasetError, readable
-from kdlib.data.layout import (
-    DEFECT_NAMES,
-    MASK_NAMES,
-    NORMAL_NAMES,
-    CategoryImages,
-    Layout,
-    is_normal,
-    samples_in,
-)
+from kdlib.data.layout import DEFECT_NAMES, MASK_NAMES, NORMAL_NAMES, CategoryImages, Layout, is_normal, samples_in
 from kdlib.data.listing import (
     child,
     folders_in,
@@ -40,92 +31,53 @@ TRAINING_NAMES = (*NORMAL_NAMES, "train")
 
 def find(root: Path) -> dict[str, Path]:
     """The folder itself, if it holds images, or a folder of normal images."""
-    own = image_files(root) or any(map(has_images, _named(root, TRAINING_NAMES)))
+    own = image_files(root) or any(has_images(part) for part in _training_folders(root))
     return {readable(root.name): root} if own else {}
 
 
 def collect(folder: Path, category: str) -> CategoryImages:
-    """The samples of one's own folder.
-
-    Raises:
-        DatasetError: Images in places that do not tell whether they are normal, or a mask folder that lacks a mask.
-    """
-    for part in folders_in(folder):
-        if part.name.lower() not in (*TRAINING_NAMES, *DEFECT_NAMES, *MASK_NAMES, "test") and has_images(part):
-            raise DatasetError(
-                f"{part} holds images, but its name does not tell what they are. Name it after a kind of normal "
-                f"images ({', '.join(TRAINING_NAMES)}), test, or {DEFECT_NAMES[0]}; or move it out of {folder}."
-            )
+    """The samples of one's own folder."""
+    if _training_folders(folder):
+        refuse_images(folder)
+    refuse_images(child(folder, "test"))
+    refuse_folders(child(folder, "train"), NORMAL_NAMES, ", because training needs normal images only")
     masks = child(folder, *MASK_NAMES)
-    tested: list[Sample] = []
-    for part in _named(folder, ("test", *DEFECT_NAMES)):
-        is_test = part.name.lower() == "test"
-        tested += _tested(part, category, masks) if is_test else _defective(part, part, category, masks)
-    return CategoryImages(train=_training(folder, category), test=tested)
+    train: list[Sample] = []
+    test: list[Sample] = []
+    for place in folders_with_images(folder):
+        parts = place.relative_to(folder).parts
+        top = parts[0].lower() if parts else "train"
+        if top in TRAINING_NAMES:
+            _refuse_names(place, folder.joinpath(*parts[:1]), (*DEFECT_NAMES, *MASK_NAMES))
+            train += samples_in(place, category)
+        elif top == "test" and is_normal(parts[1]):
+            _refuse_names(place, folder.joinpath(*parts[:2]), (*DEFECT_NAMES, *MASK_NAMES))
+            test += samples_in(place, category)
+        elif top in ("test", *DEFECT_NAMES):
+            _refuse_names(place, folder / parts[0], (*NORMAL_NAMES, *MASK_NAMES))
+            defect = parts[1] if len(parts) > 1 else parts[0]
+            test += samples_in(place, category, defect, masks.joinpath(*parts[1:]) if masks else None)
+        elif top not in MASK_NAMES:
+            raise DatasetError(
+                f"{folder / parts[0]} holds images, but its name does not tell what they are. Name it after a kind of "
+                f"normal images ({', '.join(TRAINING_NAMES)}), test, or {DEFECT_NAMES[0]}; or move it out of {folder}."
+            )
+    return CategoryImages(train=sorted(train, key=lambda sample: sample.path.as_posix()), test=test)
 
 
-def _training(folder: Path, category: str) -> list[Sample]:
-    named = _named(folder, TRAINING_NAMES)
-    if not named:
-        return samples_in(folder, category, deeper=True)
-    refuse_images(folder)
-    samples: list[Sample] = []
-    for part in named:
-        if not is_normal(part.name):
-            refuse_folders(part, NORMAL_NAMES, ", because training needs normal images only")
-        samples += _all_below(part, category)
-    return samples
+def _training_folders(root: Path) -> list[Path]:
+    return [part for part in folders_in(root) if part.name.lower() in TRAINING_NAMES]
 
 
-def _tested(test: Path, category: str, masks: Path | None) -> list[Sample]:
-    refuse_images(test)
-    samples: list[Sample] = []
-    for part in folders_in(test):
-        samples += _all_below(part, category) if is_normal(part.name) else _defective(part, test, category, masks)
-    return samples
-
-
-def _all_below(part: Path, category: str) -> list[Sample]:
-    """The normal images of a folder and of all folders below, sorted by path."""
-    samples: list[Sample] = []
-    for folder in folders_with_images(part):
-        _refuse_names(folder, part, (*DEFECT_NAMES, *MASK_NAMES))
-        samples += samples_in(folder, category, deeper=True)
-    return sorted(samples, key=lambda sample: sample.path.as_posix())
-
-
-def _defective(part: Path, base: Path, category: str, masks: Path | None) -> list[Sample]:
-    """The defective images below `part`, whose masks have the same path below `masks` as they have below `base`.
-
-    The first folder below `base` names the defect, or `base` itself.
-    """
-    samples: list[Sample] = []
-    for folder in sorted(folders_with_images(part), key=Path.as_posix):
-        _refuse_names(folder, base, (*NORMAL_NAMES, *MASK_NAMES))
-        inner = folder.relative_to(base)
-        defect = inner.parts[0] if inner.parts else base.name
-        samples += samples_in(folder, category, defect, masks / inner if masks else None, deeper=True)
-    return samples
-
-
-def _refuse_names(folder: Path, base: Path, names: Iterable[str]) -> None:
+def _refuse_names(folder: Path, base: Path, names: tuple[str, ...]) -> None:
     """Raise a `DatasetError` if a folder on the way from `base` to `folder` says something else than `base` does."""
     for name in folder.relative_to(base).parts:
         if name.lower() in names:
             raise DatasetError(
-                f"{folder} is a folder '{name}' among the images of {base}, which means something else. Normal images "
-                f"belong into good, test/good or train, defective ones into {DEFECT_NAMES[0]} or test, masks into "
-                f"{MASK_NAMES[1]}, each directly below the folder of the data set."
+                f"{folder} is a folder '{name}' among the images of {base}, which means something else. Directly below "
+                f"the data set's folder, normal images belong into good, test/good or train, defective ones into "
+                f"{DEFECT_NAMES[0]} or test, masks into {MASK_NAMES[1]}."
             )
 
 
-def _named(root: Path, names: Iterable[str]) -> list[Path]:
-    return [part for part in folders_in(root) if part.name.lower() in names]
-
-
-OWN = Layout(
-    name="folder",
-    expects="images directly in it, or in a sub-folder " + ", ".join(TRAINING_NAMES),
-    find=find,
-    collect=collect,
-)
+OWN = Layout("folder", "images directly in it, or in a sub-folder " + ", ".join(TRAINING_NAMES), find, collect)

@@ -36,10 +36,8 @@ class Generated:
 @cache
 def offered(name: str) -> Generated | None:
     """The set that a package offers under this name."""
-    for entry in entry_points(group="kdlib.data", name=name):
-        found: Generated = entry.load()
-        return found
-    return None
+    found = list(entry_points(group="kdlib.data", name=name))
+    return found[0].load() if found else None
 
 
 def names() -> list[str]:
@@ -56,15 +54,7 @@ def data_folder() -> Path:
 
 
 def locate(root: str | Path, categories: Sequence[str] | None = None) -> Path:
-    """Where a data set lies. A plain name may mean a generated set, which is made where it is missing.
-
-    Args:
-        root: A path, or the name of a generated set.
-        categories: The categories of a generated set that are needed; `None` for all.
-
-    Raises:
-        DatasetError: The name means a generated set and a folder of images here.
-    """
+    """Where a data set lies. A plain name may mean a generated set, whose `categories` are made where missing."""
     wanted = offered(root) if isinstance(root, str) else None
     if wanted is None:
         return Path(root)

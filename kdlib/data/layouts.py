@@ -7,26 +7,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from kdlib.data.bmad import BMAD
-from kdlib.data.btad import BTAD
 from kdlib.data.errors import DatasetError, check_known
 from kdlib.data.folder import OWN
 from kdlib.data.layout import Layout
-from kdlib.data.listing import contents, folders_in
-from kdlib.data.mvtec import AD2, LOCO, MVTEC
-from kdlib.data.mvtec3d import MVTEC3D
-from kdlib.data.visa import VISA
+from kdlib.data.listing import contents, few, folders_in
+from kdlib.data.trees import AD2, BMAD, BTAD, LOCO, MVTEC, MVTEC3D
+from kdlib.data.visa import VISA, why_no_meta
 
 # "auto" takes the first that fits, so the more particular layouts come first.
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (VISA, MVTEC3D, BMAD, BTAD, AD2, LOCO, MVTEC, OWN)}
 
 
 def recognise(root: Path, layout: str) -> tuple[Layout, Mapping[str, Path]]:
-    """The layout of a folder, and its categories with their folders.
-
-    Raises:
-        DatasetError: No such folder, or no known layout.
-    """
+    """The layout of a folder, and its categories with their folders."""
     root = Path(os.path.abspath(root.expanduser()))
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
@@ -38,9 +31,9 @@ def recognise(root: Path, layout: str) -> tuple[Layout, Mapping[str, Path]]:
         if categories := kind.find(root):
             return kind, categories
     looked = "\n".join(f"  {kind.name}: {kind.expects}" for kind in tried)
-    problems = "".join(f" {problem}" for kind in tried if (problem := kind.diagnose(root)))
+    problem = why_no_meta(root) if VISA in tried else ""
     raise DatasetError(
-        f"No data set in {root}. Looked there for\n{looked}\nFound: {contents(root)}.{problems}{_hint(root, layout)}"
+        f"No data set in {root}. Looked there for\n{looked}\nFound: {contents(root)}.{problem}{_hint(root, layout)}"
     )
 
 
@@ -48,8 +41,8 @@ def _hint(root: Path, layout: str) -> str:
     """Where a data set might be instead: here in another layout, or one folder further down."""
     if layout != "auto":
         return f" It looks like layout={kind!r}." if (kind := _fitting(root)) else ""
-    below = [f"{child.name} ({kind})" for child in folders_in(root) if (kind := _fitting(child))]
-    return f" One folder further down there is: {', '.join(below[:6])}." if below else ""
+    below = [f"{folder.name} ({kind})" for folder in folders_in(root) if (kind := _fitting(folder))]
+    return f" One folder further down there is: {few(below, 6)}." if below else ""
 
 
 def _fitting(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """What lies in a folder: images, masks beside them, and folders, in an order that no file system changes.
 
 Hidden files, `._*` copies and everything that is not an image (licences, read-me files, csv, npy) are passed over.
-Images in formats that are not read are passed over with a warning that names them.
+Images in formats that are not read are passed over with a warning. A folder that does not exist, or `None`, is empty.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,24 @@ MASK_ENDING = "_mask"
 _MASK_VALUES = 16  # a photograph has more different values, a mask with class numbers hardly
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, masks among them, sorted by name; none if the folder does not exist.
-
-    Raises:
-        DatasetError: Something with an image's name is not a file.
-    """
-    files = _list(folder, folders=False)
-    if unread := [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES]:
-        warnings.warn(
-            f"{folder}: {_few(unread)} passed over, because kdlib does not read this format. Save as PNG.",
-            stacklevel=2,
-        )
-    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+def image_files(folder: Path | None) -> list[Path]:
+    """The image files directly in a folder, masks among them, sorted by name."""
+    found: list[Path] = []
+    unread: list[str] = []
+    for entry in _visible(folder):
+        path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
+        if entry.is_dir() or suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+            continue
+        if suffix in UNREAD_SUFFIXES:
+            unread.append(entry.name)
+        elif entry.is_file():
+            found.append(path)
+        else:
+            raise DatasetError(f"{path} is no file (a broken link, a pipe or a device). Replace or remove it.")
+    if unread:
+        text = f"{folder}: {few(unread, 3)} passed over, because kdlib does not read this format. Save as PNG."
+        warnings.warn(text, stacklevel=2)
+    return found
 
 
 def images_in(folder: Path) -> dict[Path, Path | None]:
@@ -49,22 +54,20 @@ def images_in(folder: Path) -> dict[Path, Path | None]:
 
     A mask beside its image is no image: STEM_mask.* beside STEM.*, or the one of two files with the same stem that has
     hardly any different pixel values.
-
-    Raises:
-        DatasetError: An image has two masks beside it, or something with an image's name is not a file.
     """
+    files = image_files(folder)
     stems: dict[str, list[Path]] = defaultdict(list)
-    for path in image_files(folder):
+    for path in files:
         stems[path.stem].append(path)
     masks: dict[str, list[Path]] = defaultdict(list)
     for stem, group in stems.items():
-        if (owner := stem_of_image(stem)) != stem and owner in stems:
+        owner = stem_of_image(stem)
+        if owner != stem and owner in stems:
             masks[owner] += group
         elif len(group) > 1 and len(alike := [path for path in group if _looks_like_a_mask(path)]) == len(group) - 1:
             masks[stem] += alike
     set_aside = {path for group in masks.values() for path in group}
-    images = [path for group in stems.values() for path in group if path not in set_aside]
-    return {path: only_mask(path, masks.get(path.stem, [])) for path in sorted(images, key=lambda path: path.name)}
+    return {path: only_mask(path, masks.get(path.stem, [])) for path in files if path not in set_aside}
 
 
 def stem_of_image(stem_of_mask: str) -> str:
@@ -72,36 +75,29 @@ def stem_of_image(stem_of_mask: str) -> str:
     return stem_of_mask[: -len(MASK_ENDING)] if stem_of_mask.lower().endswith(MASK_ENDING) else stem_of_mask
 
 
-def only_mask(image: Path, masks: list[Path]) -> Path | None:
-    """The one mask of an image, if it has one.
-
-    Raises:
-        DatasetError: There are several.
-    """
+def only_mask(image: Path, masks: Sequence[Path]) -> Path | None:
+    """The one mask of an image, if it has one; a `DatasetError` where there are several."""
     if len(masks) > 1:
         raise DatasetError(f"{image} has {len(masks)} masks: {', '.join(map(str, masks))}. Keep the one that is right.")
     return masks[0] if masks else None
 
 
-def folders_in(folder: Path) -> list[Path]:
-    """The visible folders directly in a folder, sorted by name; none if it does not exist."""
-    return _list(folder, folders=True)
+def folders_in(folder: Path | None) -> list[Path]:
+    """The visible folders directly in a folder, sorted by name."""
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
 
 
-def child(folder: Path, *names: str) -> Path | None:
-    """The sub-folder that has one of these names, in any case; `None` if there is none.
-
-    Raises:
-        DatasetError: There are several.
-    """
+def child(folder: Path | None, *names: str) -> Path | None:
+    """The sub-folder that has one of these names, in any case; a `DatasetError` where there are several."""
     matching = [part for part in folders_in(folder) if part.name.lower() in names]
     if len(matching) > 1:
-        raise DatasetError(f"{folder} holds {_few(matching)}, which mean the same. Put their files into one of them.")
+        found = few([part.name for part in matching], 3)
+        raise DatasetError(f"{folder} holds {found}, which mean the same. Put their files into one of them.")
     return matching[0] if matching else None
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:
-    """The folders below a folder, at any depth, and the folder itself, that hold image files; sorted by path."""
+    """A folder and all below it, at any depth, that hold image files directly."""
     if image_files(folder):
         yield folder
     for part in folders_in(folder):
@@ -116,55 +112,48 @@ def has_images(folder: Path) -> bool:
 def refuse_images(*folders: Path | None) -> None:
     """Raise a `DatasetError` if images lie directly in one of these folders, which should hold folders only."""
     for folder in folders:
-        for stray in image_files(folder)[:1] if folder else []:
-            known = ", ".join(part.name + "/" for part in folders_in(stray.parent)) or "no folders"
+        for stray in image_files(folder)[:1]:
+            known = ", ".join(part.name + "/" for part in folders_in(folder)) or "no folders"
             raise DatasetError(
                 f"{stray} lies where only folders are expected (found: {known}). Move it into one of them or remove it."
             )
 
 
-def refuse_folders(folder: Path | None, expected: Iterable[str] = (), why: str = "") -> None:
+def refuse_folders(folder: Path | None, expected: Sequence[str] = (), why: str = "") -> None:
     """Raise a `DatasetError` if a folder holds a sub-folder with images that has none of the `expected` names."""
-    names = tuple(expected)
-    for part in folders_in(folder) if folder else []:
-        if part.name.lower() not in names and has_images(part):
-            wanted = f"folders named {', '.join(names)}" if names else "images without further folders"
+    for part in folders_in(folder):
+        if part.name.lower() not in expected and has_images(part):
+            wanted = f"folders named {', '.join(expected)}" if expected else "images without further folders"
             raise DatasetError(
-                f"{part} holds images that belong to no split: {part.parent} should hold {wanted}{why}. Move them up, "
+                f"{part} holds images that belong to no split: {folder} should hold {wanted}{why}. Move them up, "
                 f"rename the folder, or move it out of the data set."
             )
 
 
-def contents(folder: Path, limit: int = 8) -> str:
+def contents(folder: Path) -> str:
     """What lies in a folder, in a few words for error messages."""
-    names = [path.name + "/" for path in folders_in(folder)]
-    names += [path.name for path in _list(folder, folders=False, strict=False)]
+    entries = _visible(folder)
+    names = [entry.name + "/" for entry in entries if entry.is_dir()]
+    return few(names + [entry.name for entry in entries if not entry.is_dir()], 8) or "nothing"
+
+
+def few(names: Sequence[str], limit: int) -> str:
+    """The first of many names."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) + more) or "nothing"
+    return ", ".join(names[:limit]) + more
 
 
 def _looks_like_a_mask(path: Path) -> bool:
     return len(np.unique(np.asarray(decode(path).image))) <= _MASK_VALUES
 
 
-def _few(paths: list[Path], limit: int = 3) -> str:
-    more = f" and {len(paths) - limit} more" if len(paths) > limit else ""
-    return ", ".join(path.name for path in paths[:limit]) + more
-
-
-def _list(folder: Path, *, folders: bool, strict: bool = True) -> list[Path]:
-    """Visible folders or files directly in `folder`, sorted by name."""
-    if not folder.is_dir():
+def _visible(folder: Path | None) -> list[os.DirEntry[str]]:
+    """What lies directly in a folder, sorted by name."""
+    if folder is None or not folder.is_dir():
         return []
     try:
         with os.scandir(folder) as entries:
-            visible = [e for e in entries if not e.name.startswith((".", "__MACOSX"))]
+            visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
         raise DatasetError(f"The folder {folder} cannot be read ({error}). Mend its access rights.") from error
-    if folders:
-        return [folder / name for name in sorted(e.name for e in visible if e.is_dir())]
-    others = sorted((e.name, e.is_file()) for e in visible if not e.is_dir())
-    for name, is_file in others:
-        if strict and not is_file and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            raise DatasetError(f"{folder / name} is no file (a broken link, a pipe or a device). Replace or remove it.")
-    return [folder / name for name, _ in others]
+    return sorted(visible, key=lambda entry: entry.name)

@@ -35,9 +35,6 @@ class Memory:
             self._kept[key] = tensor
             self.used += size
 
-    def __getstate__(self) -> dict[str, int]:
+    def __reduce__(self) -> tuple[type[Memory], tuple[int]]:
         """A copy for another process starts empty: sending it would cost more than reading again."""
-        return {"budget": self.budget}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["budget"])  # type: ignore[misc]
+        return Memory, (self.budget,)

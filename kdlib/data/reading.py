@@ -40,23 +40,25 @@ def open_image(source: Path | bytes, white: int | None = None) -> Image.Image:
     """
     decoded = decode(source)
     name = "the image" if isinstance(source, bytes) else str(source)
+    if decoded.deep_colour and white not in (None, WHITE):
+        raise DatasetError(
+            f"{name} has 16 bits per colour channel; a white level ({white}) works for 16-bit grey only. Save it "
+            f"with 8 bits per channel."
+        )
     try:
         image = to_rgb(decoded.image, white)
     except ValueError as error:
         raise DatasetError(f"{name} cannot be read as an image: {error}.") from error
-    if decoded.deep_colour:
-        _check_deep_colour(image, name, white)
+    if decoded.deep_colour and white is None:
+        _warn_if_dark_colour(image)
     return image
 
 
 def open_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Decode a mask, upright, [H, W]: True where any colour channel is above zero.
 
-    Class numbers (VisA) and 0/255 masks give the same result. Transparent pixels are no defect. In masks that are
-    stored as JPEG or lossy WebP a pixel must be above 127, because compression leaves faint grey around every edge.
-
-    Args:
-        path: A file, or a folder of masks of one image, which are joined (MVTec LOCO AD).
+    Transparent pixels are no defect. In masks that are stored as JPEG or lossy WebP a pixel must be above 127, because
+    compression leaves faint grey around every edge. A folder of masks of one image is joined (MVTec LOCO AD).
 
     Raises:
         DatasetError: A file is missing, truncated or damaged; a folder holds no masks, or masks of different sizes.
@@ -105,8 +107,7 @@ def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
     """Resize a mask [h, w] to `size` = (H, W) by exact area average; bool [1, H, W].
 
     A pixel is defect when at least half of its area is. If that would erase the whole mask, every touched pixel counts
-    instead: with nearest-neighbour resizing (all that torchvision's `transforms.v2` has for a `tv_tensors.Mask`) or
-    thresholded bilinear resizing, hair-thin defects vanish and leave an anomalous image without any anomalous pixel.
+    instead: with nearest-neighbour resizing, all that torchvision has for masks, hair-thin defects vanish.
     """
     if mask.shape != size:
         share = _average(_average(mask, size[0]).T, size[1]).T
@@ -141,14 +142,9 @@ def _warn_if_dark(brightest: int) -> None:
         )
 
 
-def _check_deep_colour(image: Image.Image, name: str, white: int | None) -> None:
-    if white not in (None, WHITE):
-        raise DatasetError(
-            f"{name} has 16 bits per colour channel; a white level ({white}) works for 16-bit grey only. Save it "
-            f"with 8 bits per channel."
-        )
-    brightest = max(high for _, high in image.getextrema())  # type: ignore[misc]
-    if white is None and 0 < brightest <= 4095 >> 8:
+def _warn_if_dark_colour(image: Image.Image) -> None:
+    brightest = int(np.asarray(image).max())
+    if 0 < brightest <= 4095 >> 8:
         warnings.warn(
             f"An image with 16 bits per colour channel has no pixel above {(brightest << 8) + 255} of 65535, which "
             f"leaves {brightest + 1} levels. If its camera has 10 or 12 bits, save the files with 8 bits per channel.",
@@ -159,7 +155,7 @@ def _check_deep_colour(image: Image.Image, name: str, white: int | None) -> None
 def _average(values: npt.NDArray[Any], new: int) -> npt.NDArray[np.float64]:
     """Average along the first axis into `new` equal bins; a cumulative sum read at the (fractional) edges is exact."""
     old = len(values)
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+    sums = np.pad(np.cumsum(values, axis=0, dtype=np.float64), ((1, 0), (0, 0)))
     edges = np.linspace(0, old, new + 1)
     below = np.minimum(edges.astype(np.int64), old - 1)
     at_edges = sums[below] + (edges - below)[:, None] * (sums[below + 1] - sums[below])

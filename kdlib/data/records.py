@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,10 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdlib.data.errors import DatasetError, check_known
-from kdlib.data.integrity import check_files, fingerprint
 from kdlib.data.memory import Memory
 from kdlib.data.reading import WHITE, open_image, resize_image, resize_mask
-from kdlib.data.samples import Sample, open_sample
+from kdlib.data.samples import Sample, check_files, fingerprint, open_sample
 
 
 class Item(TypedDict):
@@ -40,7 +40,6 @@ class ImageSet(Dataset[Item]):
         categories: The names that number the categories.
         size: Height and width in pixels.
         white: The value of 16-bit grey files that becomes white; `None`: 65535.
-        memory: Where images are kept that were read once; see `cached`.
     """
 
     def __init__(
@@ -50,13 +49,12 @@ class ImageSet(Dataset[Item]):
         categories: Sequence[str],
         size: tuple[int, int],
         white: int | None = None,
-        memory: Memory | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.categories = tuple(categories)
         self.size = size
         self.white = white
-        self._memory = memory
+        self._memory = Memory(0)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -94,24 +92,16 @@ class ImageSet(Dataset[Item]):
         return bool(masks) and all(masks)
 
     def pixels(self, index: int) -> Tensor:
-        """One image without its mask, uint8 [3, H, W].
-
-        Raises:
-            DatasetError: The file is missing or damaged.
-        """
-        sample = self.samples[index]
-        pixels = self._memory.get(sample.path) if self._memory else None
+        """One image without its mask, uint8 [3, H, W]; a `DatasetError` if the file is missing or damaged."""
+        path = self.samples[index].path
+        pixels = self._memory.get(path)
         if pixels is None:
-            pixels = resize_image(open_image(sample.path, self.white), self.size)
-            self._keep(sample, pixels)
+            pixels = resize_image(open_image(path, self.white), self.size)
+            self._memory.keep(path, pixels)
         return pixels.clone()
 
     def of(self, category: str) -> ImageSet:
-        """The images of one category; `categories`, and so the category numbers, stay as they are.
-
-        Raises:
-            DatasetError: The category is unknown.
-        """
+        """The images of one category; `categories`, and so the category numbers, stay as they are."""
         check_known("category", category, self.categories)
         return self._with(sample for sample in self.samples if sample.category == category)
 
@@ -122,55 +112,44 @@ class ImageSet(Dataset[Item]):
     def cached(self, budget: int = 2**30) -> ImageSet:
         """The same set, which keeps images in memory as bytes after their first use (256 x 256: 0.2 MB each).
 
-        For loops that pass over a set many times. Sets made from it by `of` and `subset` share the memory.
+        Sets made from it by `of` and `subset` share the memory.
 
         Args:
             budget: Bytes in memory at most, in all processes that load data together; what does not fit is read again.
         """
-        return ImageSet(
-            self.samples, categories=self.categories, size=self.size, white=self.white, memory=Memory(budget)
-        )
+        images = self._with(self.samples)
+        images._memory = Memory(budget)
+        return images
 
     def check(self) -> None:
-        """Verify all files, some without decoding them: call it before a long training.
-
-        Raises:
-            DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
-        """
+        """Read all files before a long training; a `DatasetError` names all that are missing, damaged or do not fit."""
         check_files(self.samples)
 
     def fingerprint(self) -> str:
-        """A hash of all that the set gives, 32 hexadecimal digits; the same for the same files in any other place.
+        """A hash of all that the set gives, 32 hexadecimal digits; it reads every file once.
 
-        It reads every file once. Names of files do not count, their bytes and their order do.
-
-        Raises:
-            DatasetError: A file is missing.
+        Names of files and folders do not count, their bytes and their order do: a copy in another place has the same.
         """
         return fingerprint(self.samples, self.size, self.white or WHITE)
 
     def _with(self, samples: Iterable[Sample]) -> ImageSet:
-        return ImageSet(samples, categories=self.categories, size=self.size, white=self.white, memory=self._memory)
+        images = copy(self)
+        images.samples = tuple(samples)
+        return images
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Pixels uint8 [3, H, W] and mask bool [1, H, W], which must not be changed."""
         no_mask = torch.from_numpy(np.zeros((1, *self.size), dtype=np.bool_))
-        if self._memory:
-            pixels = self._memory.get(sample.path)
-            kept = self._memory.get(sample.mask_path) if sample.mask_path else no_mask
-            if pixels is not None and kept is not None:
-                return pixels, kept
-        image, decoded = open_sample(sample, self.white)
-        pixels = resize_image(image, self.size)
-        mask = no_mask if decoded is None else resize_mask(decoded, self.size)
-        self._keep(sample, pixels, mask)
-        return pixels, mask
-
-    def _keep(self, sample: Sample, pixels: Tensor, mask: Tensor | None = None) -> None:
-        if self._memory:
+        pixels = self._memory.get(sample.path)
+        mask = self._memory.get(sample.mask_path) if sample.mask_path else no_mask
+        if pixels is None or mask is None:
+            image, decoded = open_sample(sample, self.white)
+            pixels = resize_image(image, self.size)
+            mask = no_mask if decoded is None else resize_mask(decoded, self.size)
             self._memory.keep(sample.path, pixels)
-            if mask is not None and sample.mask_path is not None:
+            if sample.mask_path:
                 self._memory.keep(sample.mask_path, mask)
+        return pixels, mask
 
 
 @dataclass(frozen=True)
@@ -184,20 +163,12 @@ class Splits:
     licence: str
 
     def of(self, category: str) -> Splits:
-        """One category alone: the three sets keep their category numbers, `categories` becomes `(category,)`.
-
-        Raises:
-            DatasetError: The category is unknown.
-        """
+        """One category alone: the three sets keep their category numbers, `categories` becomes `(category,)`."""
         train, calib, test = (part.of(category) for part in (self.train, self.calib, self.test))
         return Splits(train, calib, test, categories=(category,), licence=self.licence)
 
     def check(self) -> None:
-        """Verify the files of all three sets; see `ImageSet.check`.
-
-        Raises:
-            DatasetError: Files are missing or damaged, or masks have another size than their images; all are named.
-        """
+        """Read all files of the three sets; see `ImageSet.check`."""
         check_files(self.train.samples + self.calib.samples + self.test.samples)
 
 
@@ -210,8 +181,7 @@ def join(parts: Sequence[Splits]) -> Splits:
     if not parts:
         raise DatasetError("join() got an empty list; give it at least one Splits.")
     categories = tuple(name for part in parts for name in part.categories)
-    twice = sorted({name for name in categories if categories.count(name) > 1})
-    if twice:
+    if twice := _repeated(categories):
         raise DatasetError(f"Categories {twice} occur in more than one part; rename their folders so that all differ.")
     sizes = {part.train.size for part in parts}
     if len(sizes) > 1:
@@ -220,18 +190,18 @@ def join(parts: Sequence[Splits]) -> Splits:
     if len(whites) > 1:
         raise DatasetError(f"The parts have different white levels {whites}; load all with the same white=...")
 
-    paths = Counter(s.path for part in parts for one in (part.train, part.calib, part.test) for s in one.samples)
-    if repeated := [str(path) for path, count in paths.items() if count > 1]:
-        raise DatasetError(f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place.")
-
     def joined(sets: Iterable[ImageSet]) -> ImageSet:
         samples = (sample for one in sets for sample in one.samples)
         return ImageSet(samples, categories=categories, size=parts[0].train.size, white=parts[0].train.white)
 
-    return Splits(
-        train=joined(part.train for part in parts),
-        calib=joined(part.calib for part in parts),
-        test=joined(part.test for part in parts),
-        categories=categories,
-        licence="; ".join(dict.fromkeys(part.licence for part in parts if part.licence)),
-    )
+    train, calib = joined(part.train for part in parts), joined(part.calib for part in parts)
+    test = joined(part.test for part in parts)
+    paths = [str(sample.path) for images in (train, calib, test) for sample in images.samples]
+    if repeated := _repeated(paths):
+        raise DatasetError(f"{len(repeated)} images occur twice, such as {repeated[0]}. Keep each in one place.")
+    licence = "; ".join(dict.fromkeys(part.licence for part in parts if part.licence))
+    return Splits(train, calib, test, categories=categories, licence=licence)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)

@@ -1,7 +1,11 @@
-"""One image on disk with what is known of it, and how it is read."""
+"""One image on disk with what is known of it, how it is read, and what can be said about the files of many."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from kdlib.data.errors import DatasetError
+from kdlib.data.listing import image_files
 from kdlib.data.reading import open_image, open_mask
+
+_THREADS = 4  # hashing and decoding release the interpreter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +43,6 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
     """Decode an image, upright 8-bit RGB, and its mask [h, w], where it has one, at the size of the file.
 
     A mask describes the image as a viewer shows it, after its EXIF rotation, and has exactly that size in the file.
-
-    Raises:
-        DatasetError: A file is missing or damaged, or the mask has another size than its image.
     """
     image = open_image(sample.path, white)
     if sample.mask_path is None:
@@ -50,3 +54,46 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
             f"is {image.width} x {image.height}. Save the mask in the size and orientation in which the image is shown."
         )
     return image, mask
+
+
+def check_files(samples: Iterable[Sample]) -> None:
+    """Read all files, before anything trains; a `DatasetError` names all that cannot be used."""
+    unique = list(dict.fromkeys(samples))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        problems = [problem for problem in pool.map(_problem, unique) if problem]
+    if problems:
+        listed = "\n  ".join(problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DatasetError(f"{len(problems)} of {len(unique)} images cannot be used:\n  {listed}{more}")
+
+
+def fingerprint(samples: Iterable[Sample], *facts: object) -> str:
+    """A hash of what samples hold, in their order, and of further facts, 32 hexadecimal digits.
+
+    What counts are the bytes of images and masks, labels, kinds of defect; not the names of files.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        lines = [json.dumps(facts), *pool.map(_described, samples)]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _problem(sample: Sample) -> str:
+    try:
+        open_sample(sample)
+    except DatasetError as error:
+        return str(error)
+    return ""
+
+
+def _described(sample: Sample) -> str:
+    files, mask = [sample.path], sample.mask_path
+    if mask is not None:
+        files += image_files(mask) if mask.is_dir() else [mask]
+    return json.dumps([sample.category, sample.defect, sample.label, *map(_digest, files)])
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error}). Replace the file by an intact copy.") from error

@@ -1,15 +1,15 @@
 """Detectors without a student, to measure distillers against: nothing is trained, normal features are remembered.
 
 `mean` compares every position with the mean normal feature at that position, `nearest` every patch with the most
-similar of a few thousand normal patches wherever they came from (the idea of PatchCore, Roth et al., CVPR 2022, with
-random instead of greedy sampling and without its re-weighting).
+similar of a few thousand normal patches wherever they came from (the idea of PatchCore, Roth et al., CVPR 2022, without
+its re-weighting). `nearest/quick` remembers random patches, `nearest/coreset` PatchCore's greedy coreset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ from torch.nn import functional as F
 from kdlib.config import DistillerConfig
 from kdlib.contract import Distiller, Pairs, Phase, TrainingSet
 
+POOL = 16
+"""A coreset is chosen among so many times its size of random patches, which bounds memory and time."""
+PROJECTED = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig(DistillerConfig):
@@ -25,10 +29,17 @@ class BaselineConfig(DistillerConfig):
 
     Attributes:
         patches: Normal patches that `nearest` remembers.
+        sampling: Which patches those are: `random`, or the `greedy` coreset.
     """
 
     strides: tuple[int, ...] = (8, 16)
     patches: int = 4000
+    sampling: Literal["random", "greedy"] = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patches < 1:
+            raise ValueError(f"patches is {self.patches}; expected 1 or more")
 
 
 class Baseline(Distiller):
@@ -86,18 +97,27 @@ class NearestPatch(Baseline):
     remembered = "memory"
 
     def remember(self, batches: Iterator[Sequence[Tensor]], images: int) -> None:
+        c = self.config
+        if c.sampling == "random":
+            self.register_buffer("memory", self._sample(batches, images, c.patches))
+        else:
+            pool = self._sample(batches, images, POOL * c.patches)
+            self.register_buffer("memory", pool[greedy_coreset(pool, c.patches)])
+
+    def _sample(self, batches: Iterator[Sequence[Tensor]], images: int, count: int) -> Tensor:
+        """Random patches [count, C] of all images, fewer if there are not so many."""
         kept: list[Tensor] = []
         chosen, passed = torch.empty(0), 0
         for features in batches:
             patches = self._patches(features)
             if not kept:
                 total = images * patches.shape[1] * patches.shape[2]
-                chosen = torch.randperm(total)[: self.config.patches].sort().values
+                chosen = torch.randperm(total)[:count].sort().values
             flat = patches.flatten(0, 2)
             here = chosen[(chosen >= passed) & (chosen < passed + len(flat))] - passed
             kept.append(flat[here.to(flat.device)])
             passed += len(flat)
-        self.register_buffer("memory", torch.cat(kept))
+        return torch.cat(kept)
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         patches = self._patches(self.teach(x))
@@ -114,4 +134,24 @@ class NearestPatch(Baseline):
         return torch.cat(aligned, dim=1).permute(0, 2, 3, 1).contiguous()
 
 
-PRESETS = {"quick": BaselineConfig()}
+def greedy_coreset(patches: Tensor, count: int) -> Tensor:
+    """Positions [count] of patches that cover all of `patches` [N, C]: each is the one farthest from those before.
+
+    Distances are measured after a random projection to at most 64 dimensions, as in PatchCore, whose official code
+    does so too; the first patch is drawn at random.
+    """
+    flat = patches.float()
+    if flat.shape[1] > PROJECTED:
+        flat = flat @ (torch.randn(flat.shape[1], PROJECTED) / PROJECTED**0.5).to(flat.device)
+    squares = flat.square().sum(1)
+    chosen = [int(torch.randint(len(flat), ()))]
+    nearest = torch.full_like(squares, torch.inf)
+    for _ in range(min(count, len(flat)) - 1):
+        latest = flat[chosen[-1]]
+        nearest = torch.minimum(nearest, squares + latest.square().sum() - 2 * (flat @ latest))
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen, device=patches.device)
+
+
+_QUICK = BaselineConfig()
+PRESETS = {"quick": _QUICK, "coreset": replace(_QUICK, sampling="greedy")}

@@ -183,13 +183,15 @@ class DHKD(Distiller):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         self.features_scale.fit(self._levels(b.image, b.teacher) for b in images)
-        student = replace(next(super().phases(images)), name="student", clip=self.config.clip)
+        student = replace(next(super().phases(images)), name="student")
+        steps = max(1, round(self.config.teacher_steps * student.steps))
         yield replace(
             student,
             name="flow teacher",
             parameters=_trainable(self.flows),
             loss=self.likelihood_loss,
-            steps=max(1, round(self.config.teacher_steps * student.steps)),
+            steps=steps,
+            scheduler=self.schedule(steps),
         )
         yield student
         self.eval()

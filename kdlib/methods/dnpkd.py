@@ -39,7 +39,7 @@ from kdlib.config import ablation
 from kdlib.contract import Batch, Losses, Phase, TrainingSet
 from kdlib.layers.frequency_mask import FrequencyMask, Spectrum, filtered, full_l1
 from kdlib.layers.subnet import SubNet
-from kdlib.methods.rd import RD, RDConfig
+from kdlib.methods.rd import RD, RDConfig, mined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,8 @@ class DNPKD(RD):
             kept = self._squeeze(kept)
         s, own = super().restore(batch.image, kept)
         pairs = list(zip(t, s, strict=True))
-        terms["cosine"] = c.cosine_weight * losses.over_levels(pairs, self.compare)["total"]
+        focused = mined(pairs, c, batch.progress)
+        terms["cosine"] = c.cosine_weight * losses.over_levels(focused, self.compare)["total"]
         if c.channel_weight:
             terms["channel"] = c.channel_weight * losses.over_levels(pairs, losses.channel_kl)["total"]
         terms |= {name: c.neck_weight * term for name, term in own.items()}

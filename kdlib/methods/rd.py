@@ -47,6 +47,8 @@ class RDConfig(DistillerConfig):
         embed_blocks: Residual blocks of the embedding (OCE); `None` takes the teacher's.
         decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` takes the teacher's.
         width: Channels of the embedding; `None` is twice the coarsest level's.
+        mining: Share of positions, the best restored ones, whose gradients are shrunk to a tenth; grows from 0 to
+            this over the first half of training. 0, as published, shrinks none.
         multi_scale: Fuse all levels before the embedding (MFF).
         neck: What the embedding passes on its way to the decoder: `none`, as published, or `cram` (SNL's memory).
         neck_weight: Weight of the neck's own losses.
@@ -63,6 +65,7 @@ class RDConfig(DistillerConfig):
     decoder_blocks: tuple[int, ...] | None = None
     width: int | None = None
     multi_scale: bool = True
+    mining: float = 0.0
     neck: necks.Neck = "none"
     neck_weight: float = 0.1
 
@@ -70,13 +73,22 @@ class RDConfig(DistillerConfig):
         super().__post_init__()
         counts = [n for n in (self.width, self.embed_blocks, *(self.decoder_blocks or ())) if n is not None]
         levels = len(self.teacher_blocks or self.strides)
-        if self.neck_weight < 0:
-            raise ValueError(f"neck_weight is {self.neck_weight}; expected 0 or more")
+        if self.neck_weight < 0 or not 0 <= self.mining < 1:
+            raise ValueError(
+                f"neck_weight is {self.neck_weight}, expected 0 or more; mining is {self.mining}, expected a share in "
+                "[0, 1)"
+            )
         if min(counts, default=1) < 1 or (self.decoder_blocks is not None and len(self.decoder_blocks) != levels):
             raise ValueError(
                 f"width is {self.width}, embed_blocks {self.embed_blocks}, decoder_blocks {self.decoder_blocks}; "
                 f"expected counts of 1 or more, decoder_blocks for {levels} levels, or none"
             )
+
+
+def mined(pairs: Pairs, config: RDConfig, progress: float) -> Pairs:
+    """The same pairs, of which well restored positions get smaller gradients, the more of them the later it is."""
+    easy = config.mining * min(1.0, 2 * progress)
+    return [(t, losses.focused(t, s, easy)) for t, s in pairs]
 
 
 def reverse_student(teacher: teachers.Teacher, config: RDConfig, neck: Callable[[int], nn.Module]) -> ReverseStudent:
@@ -114,7 +126,8 @@ class RD(Distiller):
     def loss(self, batch: Batch) -> Losses:
         t = self.teach(batch.image, batch.teacher)
         s, named = self.restore(batch.image, t)
-        terms = losses.over_levels(list(zip(t, s, strict=True)), self.compare)
+        pairs = mined(list(zip(t, s, strict=True)), self.config, batch.progress)
+        terms = losses.over_levels(pairs, self.compare)
         for name, term in named.items():
             terms |= {"total": terms["total"] + self.config.neck_weight * term, name: term}
         return terms

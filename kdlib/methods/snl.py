@@ -44,7 +44,7 @@ from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, T
 from kdlib.layers import necks
 from kdlib.layers.memory import CRAM, Rho
 from kdlib.layers.students import ForwardStudent, ReverseStudent
-from kdlib.methods.rd import RDConfig, reverse_student
+from kdlib.methods.rd import RDConfig, mined, reverse_student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class SNLConfig(RDConfig):
         centres: Centres of the memory.
         centre_init: `normal` (noise) or `tokens` (random tokens of the untrained student).
         rho: What passes beside the centres: `residual` (narrow network), `zero` or `identity`.
-        decay: Share of the steps after which the learning rate falls to a tenth; 1 never.
+        decay: Share of the steps after which the learning rate falls to a tenth, 1 never; where `schedule` is constant.
         balanced: Every batch shows all products equally often. The paper uses no labels, not even these.
     """
 
@@ -141,7 +141,10 @@ class SNL(Distiller):
             "inter": partial(losses.inter_affinity, grid=c.grid),
         }
         weights = {name: getattr(c, name) for name in distances}  # a term and its weight have one name
-        used = {name: losses.over_levels(pairs, distances[name])["total"] for name in distances if weights[name]}
+        compared = dict.fromkeys(distances, pairs) | {"spatial": mined(pairs, c, batch.progress)}
+        used = {
+            name: losses.over_levels(compared[name], distances[name])["total"] for name in distances if weights[name]
+        }
         weighted = [weights[name] * term for name, term in used.items()]
         weighted += [c.neck_weight * term for term in terms.values()]
         return {"total": torch.stack(weighted).sum(), **used, **terms}
@@ -153,7 +156,7 @@ class SNL(Distiller):
             memory.seed(torch.cat([self._tokens(memory, batch) for batch in images]))
         for phase in super().phases(images):
             drop = partial(MultiStepLR, milestones=[round(c.decay * phase.steps)], gamma=0.1)
-            yield replace(phase, scheduler=drop, balanced=c.balanced)
+            yield replace(phase, scheduler=phase.scheduler or drop, balanced=c.balanced)
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)

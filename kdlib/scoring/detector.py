@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kdlib.config import Fusion
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
-from kdlib.scoring.normal_maps import FLOOR, NormalMaps
+from kdlib.scoring.normal_maps import FLOOR, FUSION, NormalMaps, Tally
+
+FOLDS = 5
+FEWEST = 4
+"""Calibration images that normal maps need."""
 
 
 class Scorer(nn.Module):
@@ -35,7 +40,7 @@ class Scorer(nn.Module):
         """Anomaly map [B, 1, H, W] of images `x` [B, 3, H, W]; higher is more anomalous."""
         if self.normal is None:
             return self.model.anomaly_map(x)
-        return self.model.fuse(self.normal(self.model.level_maps(x)), x.shape[-2:])
+        return self.model.fuse(self.normal(self.model.level_maps(x)), x.shape[-2:], self.normal.fusion)
 
     def image_score(self, amap: Tensor) -> Tensor:
         """Image scores [B] of anomaly maps [B, 1, H, W]."""
@@ -86,6 +91,7 @@ def calibrate(
     quantile: float = 0.95,
     maps: Literal["plain", "normal"] = "plain",
     floor: float = FLOOR,
+    fusion: Fusion = FUSION,
     device: str = "auto",
     precision: str = "auto",
 ) -> Detector:
@@ -95,32 +101,37 @@ def calibrate(
         model: A trained distiller.
         images: Normal images that training has not seen, the `calib` split.
         quantile: Share of normal images that should stay below the threshold.
-        maps: `plain`, or `normal`: level maps are divided by the mean normal map of their place. Every second image
-            then gives the means, the others the threshold: images fit their own means better than new ones do.
+        maps: `normal`, the recommended setting: level maps are divided by the mean normal map of their place; or
+            `plain`. Images fit their own means better than new ones do: the threshold is set by scores that each fifth
+            of the images gets from the means of the others.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
+        fusion: For `normal`; see there.
         device: See `kdlib.runtime.choose`.
         precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
     Raises:
-        ValueError: If an image is anomalous or there are too few, `maps` is unknown, or level maps are negative or no
-            numbers.
+        ValueError: If an image is anomalous or there are too few, `maps` is unknown, or level maps are no numbers.
     """
     _check_images(images, maps)
     runtime = choose(device, precision)
-    normal = None
+    parts = [images]
+    normal: list[NormalMaps | None] = [None, None]  # what measures each part, and in the end the detector's
     if maps == "normal":
-        means_of, images = (images.subset(range(first, len(images), 2)) for first in (0, 1))
-        normal = NormalMaps.fit(_level_maps(model, means_of, runtime), floor=floor)
-    drawn = min(len(images), max(fitting(images.size) // 8, 1))  # enough for the scale of figures
-    seen = evaluate(
-        Scorer(model, normal),
-        images,
-        keep=np.linspace(0, len(images) - 1, drawn).round().astype(np.int64),
-        device=str(runtime.device),
-        precision=runtime.precision,
-    )
-    set_by, scale = threshold(seen.scores, quantile), display_scale(seen.kept_maps)
-    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal, white=images.white)
+        parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]
+        tallies = [Tally.of(_level_maps(model, part, runtime)) for part in parts]
+        others = [sum(tallies[:i] + tallies[i + 1 :], Tally()) for i in range(len(parts))]
+        normal = [NormalMaps.fit(tally, floor=floor, fusion=fusion) for tally in (*others, sum(tallies, Tally()))]
+    drawn = max(fitting(images.size) // 8 // len(parts), 1)  # enough for the scale of figures
+    scores, kept = [], []
+    for part, measured in zip(parts, normal, strict=False):
+        keep = np.linspace(0, len(part) - 1, min(drawn, len(part))).round().astype(np.int64)
+        scorer = Scorer(model, measured)
+        seen = evaluate(scorer, part, keep=keep, device=str(runtime.device), precision=runtime.precision)
+        scores.append(seen.scores)
+        kept += list(seen.kept_maps)
+    set_by, scale = threshold(np.concatenate(scores), quantile), display_scale(kept)
+    last = normal[-1]
+    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=last, white=images.white)
 
 
 def _check_images(images: ImageSet, maps: str) -> None:
@@ -130,10 +141,10 @@ def _check_images(images: ImageSet, maps: str) -> None:
         raise ValueError("there are no calibration images; expected some normal images that training has not seen")
     if images.labels.any():
         raise ValueError(f"{int(images.labels.sum())} calibration images are anomalous; expected normal images only")
-    if maps == "normal" and len(images) < 4:
+    if maps == "normal" and len(images) < FEWEST:
         raise ValueError(
-            f"there are {len(images)} calibration images; maps='normal' needs 4 or more, half of them for the mean "
-            "maps: use maps='plain' or set more images aside"
+            f"there are {len(images)} calibration images; maps='normal' needs {FEWEST} or more for mean maps: use "
+            "maps='plain' or set more images aside"
         )
 
 

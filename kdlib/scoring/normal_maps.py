@@ -4,64 +4,121 @@
 
 Networks pad images, and print, edges and moving parts are harder to imitate than plain surface: one threshold for all
 places finds those places instead of defects. If the error of a place is exponential with mean m on normal images and
-c m, c > 1, on a defect, its log likelihood ratio, (1 - 1 / c) e / m - log c, rises with e / m alone: by the lemma of
-Neyman and Pearson no statistic finds more defects at the same rate of false alarms. Over independent levels the ratios
-add up, which is the fusion `sum`.
+c m, c > 1, on a defect, its log likelihood ratio is
 
-Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, and floored.
+    log [exp(-e / (c m)) / (c m)] - log [exp(-e / m) / m]  =  (1 - 1 / c) e / m - log c
+
+and rises with e / m alone, whatever c is: by the lemma of Neyman and Pearson no statistic of e finds more defects at
+the same rate of false alarms. Over independent levels with one c the quotients add up, which is the fusion `sum`; their
+`product`, the default, asks that all levels agree, and was better on tuning images.
+
+Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, and floored. A level whose maps go
+below 0, as a likelihood's do, is counted from its lowest normal value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdlib.config import Fusion
 from kdlib.maps import gaussian_blur
 
 FLOOR = 0.5
+FUSION: Fusion = "product"
 SMOOTHING = 1.0  # feature cells
 
 
+class Tally:
+    """Sum and lowest value of each level's maps over normal images; tallies of parts of a set add up to the set's."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.sums: list[Tensor] = []
+        self.lowest: list[float] = []
+
+    @classmethod
+    def of(cls, maps: Iterable[Sequence[Tensor]]) -> Tally:
+        """Over all images, of level maps [B, 1, h, w] in batches.
+
+        Raises:
+            ValueError: If a map has NaN or infinite values.
+        """
+        tally = cls()
+        for levels in maps:
+            for level, amap in enumerate(levels):
+                if not torch.isfinite(amap).all():
+                    raise ValueError(f"a map of level {level} has NaN or infinite values; check images and weights")
+            part = cls()
+            part.images = len(levels[0])
+            part.sums = [amap.double().sum(0, keepdim=True).cpu() for amap in levels]
+            part.lowest = [float(amap.min()) for amap in levels]
+            tally += part
+        return tally
+
+    def __add__(self, other: Tally) -> Tally:
+        if not self.images or not other.images:
+            return self if self.images else other
+        total = Tally()
+        total.images = self.images + other.images
+        total.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
+        total.lowest = [min(a, b) for a, b in zip(self.lowest, other.lowest, strict=True)]
+        return total
+
+
 class NormalMaps(nn.Module):
-    """The mean map of normal images per level, as buffers `mean_0`, `mean_1`, ... [1, 1, h, w].
+    """What is normal: of every level the mean map, a buffer `mean_0`, `mean_1`, ... [1, 1, h, w].
 
     Args:
-        means: One map [1, 1, h, w] per level.
+        means: One map [1, 1, h, w] per level, of values above `bases`.
+        bases: The value of each level from which errors count; 0 where maps are never negative.
         floor: Lowest mean that a place may have, as a share of its level's mean over all places, in (0, 1].
+        fusion: How measured levels are fused.
 
     Raises:
         ValueError: If there is no level, a mean is negative, NaN, infinite or 0 everywhere, or the floor out of range.
     """
 
-    def __init__(self, means: Sequence[Tensor], *, floor: float = FLOOR) -> None:
+    def __init__(
+        self,
+        means: Sequence[Tensor],
+        bases: Sequence[float] | None = None,
+        *,
+        floor: float = FLOOR,
+        fusion: Fusion = FUSION,
+    ) -> None:
         super().__init__()
         if not 0 < floor <= 1:
             raise ValueError(f"floor is {floor}; expected a share of the level's mean in (0, 1], usually {FLOOR}")
         if not means:
             raise ValueError("there are no maps of normal images; expected at least one image, and one map per level")
-        self.floor, self.levels = float(floor), len(means)
+        self.floor, self.fusion, self.levels = float(floor), fusion, len(means)
+        self.bases = tuple(bases or [0.0] * len(means))
         for level, mean in enumerate(means):
-            _check(mean, level)
-            if mean.shape[:2] != (1, 1) or not mean.any():
-                shape = tuple(mean.shape)
-                raise ValueError(f"mean map {level} is {shape}; expected [1, 1, h, w] with values above 0")
+            if mean.shape[:2] != (1, 1) or not torch.isfinite(mean).all() or mean.min() < 0 or not mean.any():
+                raise ValueError(
+                    f"mean map {level} is {tuple(mean.shape)} and {mean.min():.3g} to {mean.max():.3g}; expected "
+                    "[1, 1, h, w] with finite values of 0 or more, not all 0"
+                )
             self.register_buffer(f"mean_{level}", mean.float())
 
     @classmethod
-    def fit(cls, maps: Iterable[Sequence[Tensor]], *, floor: float = FLOOR) -> NormalMaps:
-        """Means over all images, of level maps [B, 1, h, w] in batches."""
-        sums: list[Tensor] = []
-        images = 0
-        for levels in maps:
-            for level, amap in enumerate(levels):
-                _check(amap, level)
-            batch = [amap.double().sum(0, keepdim=True).cpu() for amap in levels]
-            sums = [total + new for total, new in zip(sums, batch, strict=True)] if sums else batch
-            images += len(levels[0])
-        return cls([(total / images).float() for total in sums], floor=floor)
+    def fit(cls, tally: Tally, *, floor: float = FLOOR, fusion: Fusion = FUSION) -> NormalMaps:
+        """Means over the images of a tally."""
+        means = [(total / tally.images).float() for total in tally.sums]
+        # One minus a cosine may round to a hair below 0, and no base is meant.
+        slack = [1e-3 * float(mean.abs().mean()) for mean in means]
+        bases = [low if low < -allowed else 0.0 for low, allowed in zip(tally.lowest, slack, strict=True)]
+        above = [(mean - base).clamp_min(0) for mean, base in zip(means, bases, strict=True)]
+        return cls(above, bases, floor=floor, fusion=fusion)
+
+    def settings(self) -> dict[str, Any]:
+        """All but the means, as plain values."""
+        return {"floor": self.floor, "fusion": self.fusion, "bases": list(self.bases)}
 
     def means(self) -> list[Tensor]:
         """The mean map [1, 1, h, w] of each level."""
@@ -71,20 +128,11 @@ class NormalMaps(nn.Module):
         """Level maps [B, 1, h, w], each divided by what is normal at its places; other sizes take a resized mean."""
         if len(levels) != self.levels:
             raise ValueError(f"found {len(levels)} level maps, but means of {self.levels}; use the model they are of")
-        return [amap.float() / self._normal(mean, amap) for amap, mean in zip(levels, self.means(), strict=True)]
+        errors = [(amap.float() - base).clamp_min(0) for amap, base in zip(levels, self.bases, strict=True)]
+        return [error / self._normal(mean, error) for error, mean in zip(errors, self.means(), strict=True)]
 
     def _normal(self, mean: Tensor, amap: Tensor) -> Tensor:
         smooth = torch.maximum(gaussian_blur(mean, SMOOTHING), self.floor * mean.mean())
         if smooth.shape[-2:] == amap.shape[-2:]:
             return smooth
         return F.interpolate(smooth, size=amap.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _check(amap: Tensor, level: int) -> None:
-    if not torch.isfinite(amap).all():
-        raise ValueError(f"a map of level {level} has NaN or infinite values; check images and weights")
-    if amap.min() < -1e-3 * amap.abs().mean():  # one minus a cosine may round to a hair below 0
-        raise ValueError(
-            f"a map of level {level} goes down to {amap.min():.3g}; normal maps need errors of 0 or more: use "
-            "maps='plain' with this method"
-        )

@@ -7,91 +7,35 @@ the card and all tensors tells a damaged file from a whole one; it does not prov
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdlib import methods
-from kdlib.config import check_fields
-from kdlib.data.reading import WHITE
 from kdlib.files import checksum, read_tensors, write_tensors, write_text
-from kdlib.runtime import Precision, versions
-from kdlib.scoring.calibration import Scale, Threshold
+from kdlib.runtime import versions
+from kdlib.scoring.card import Card, NormalCard, read
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.normal_maps import NormalMaps
 from kdlib.teachers import Teacher
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, CARD = "model.safetensors", "card.json"
-_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherCard:
-    """Which teacher a student learned from: its timm name, where its weights came from in words, their fingerprint."""
-
-    name: str
-    weights: str
-    sha256: str
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a saved detector says about itself.
-
-    Attributes:
-        config: All fields of the method's configuration.
-        strides: Levels of the teacher in pixels.
-        size: Working height and width in pixels.
-        precision: Type of the convolutions when the threshold was set.
-        white: The value of 16-bit grey files that becomes white; `None`: 65535.
-        floor: Of the normal maps; `None` where level maps are taken as they are.
-        versions: Of Python and packages, by name.
-        sha256: See `kdlib.files.checksum`.
-    """
-
-    format: int
-    method: str
-    config: dict
-    teacher: TeacherCard
-    strides: tuple[int, ...]
-    size: tuple[int, int]
-    precision: Precision
-    white: int | None
-    floor: float | None
-    threshold: Threshold
-    scale: Scale
-    versions: dict
-    sha256: str
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if min(self.size) < 1:
-            raise ValueError(f"size is {self.size}; expected a height and width of 1 pixel or more")
-        if self.white is not None and not 255 <= self.white <= WHITE:
-            raise ValueError(f"white is {self.white}; expected none, or 255 to {WHITE}")
-        for package, version in self.versions.items():
-            if not isinstance(version, str):
-                raise ValueError(f"the version of '{package}' is {version!r}; expected a text")
-        known = (f.name for f in fields(methods.preset(self.method)))
-        _check_names(self.config, known, f"the configuration of '{self.method}'")
-
-
-def save(detector: Detector, folder: str | Path) -> Path:
+def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     """Writes the trained weights (safetensors) and a card (JSON) into a folder, each whole or not at all.
 
     The teacher's weights are not copied; the card names them. `load` reads the card in the header of the weights;
-    `card.json` is a copy for people.
+    `card.json` is a copy for people. `half` keeps trained weights as 16-bit floats, in half the space; scores change by
+    the rounding.
     """
     folder = Path(folder)
-    tensors = {f"model.{name}": tensor for name, tensor in detector.model.trained_tensors().items()}
+    trained = detector.model.trained_tensors()
+    tensors = {f"model.{name}": halved(tensor) if half else tensor for name, tensor in trained.items()}
     if detector.normal:
         tensors |= {f"normal.{name}": tensor for name, tensor in detector.normal.state_dict().items()}
     teacher = detector.model.teacher
@@ -104,7 +48,7 @@ def save(detector: Detector, folder: str | Path) -> Path:
         "size": detector.size,
         "precision": detector.precision,
         "white": detector.white,
-        "floor": detector.normal.floor if detector.normal else None,
+        "normal": detector.normal.settings() if detector.normal else None,
         "threshold": asdict(detector.threshold),
         "scale": asdict(detector.scale),
         "versions": versions(),
@@ -113,6 +57,20 @@ def save(detector: Detector, folder: str | Path) -> Path:
     write_tensors(folder / WEIGHTS, tensors, {"card": card})
     write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
     return folder
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """A tensor of fractions as 16-bit floats; others as they are.
+
+    Raises:
+        ValueError: If a value is too large for 16 bits.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise ValueError(f"a weight is {tensor.abs().max():.3g}; 16-bit floats end at 65504: save without half")
+    return half
 
 
 def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
@@ -145,30 +103,13 @@ def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
     if card.get("sha256") != checksum(card, tensors):
         raise ValueError(f"'{path}' is damaged: its content does not match its checksum; copy it or save it anew")
     try:
-        read = _read(Card, card, "the card")
+        checked = read(Card, card, "the card")
     except ValueError as error:
         raise ValueError(f"'{path}' has a card that does not fit: {error}; save the detector anew") from error
     try:
-        return _built(read, tensors, weights)
+        return _built(checked, tensors, weights)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"'{path}' describes a detector that cannot be built ({error}); save it anew") from error
-
-
-def _read(kind: type[_T], values: Any, owner: str) -> _T:
-    """A dataclass, and those in it, out of JSON's named values."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{owner} is {values!r}; expected named values")
-    hints = get_type_hints(kind)
-    _check_names(values, hints, owner)
-    parts: dict[str, Any] = {n: _read(hint, values[n], n) for n, hint in hints.items() if is_dataclass(hint)}  # type: ignore[arg-type]
-    return kind(**values | parts)
-
-
-def _check_names(values: dict[str, Any], expected: Iterable[str], owner: str) -> None:
-    names = set(expected)
-    missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
-    if missing or unknown:
-        raise ValueError(f"{owner} lacks {missing or 'nothing'} and has unknown fields {unknown or 'none'}")
 
 
 def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -> Detector:
@@ -186,8 +127,8 @@ def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -
     )
     if len(trained) + len(means) < len(tensors):
         raise ValueError("some stored tensors belong neither to the model nor to its normal maps; save it anew")
-    model.load_trained(trained)
-    normal = _normal_maps(means, card.floor)
+    model.load_trained({name: t.float() if t.is_floating_point() else t for name, t in trained.items()})
+    normal = _normal_maps(means, card.normal)
     options: dict[str, Any] = {"precision": card.precision, "normal": normal, "white": card.white}
     return Detector(model, card.size, card.threshold, card.scale, **options)
 
@@ -218,11 +159,10 @@ def _check_teacher(teacher: Teacher, card: Card) -> None:
         )
 
 
-def _normal_maps(means: dict[str, Tensor], floor: float | None) -> NormalMaps | None:
-    names = [f"mean_{level}" for level in range(len(means))]
-    if means.keys() != set(names) or bool(means) != (floor is not None):
-        raise ValueError(
-            f"the stored normal maps are {sorted(means)} with a floor of {floor}; expected mean_0, mean_1, ... and a "
-            "floor, or neither"
-        )
-    return None if floor is None else NormalMaps([means[name] for name in names], floor=floor)
+def _normal_maps(means: dict[str, Tensor], card: NormalCard | None) -> NormalMaps | None:
+    names = [f"mean_{level}" for level in range(len(card.bases) if card else 0)]
+    if means.keys() != set(names):
+        raise ValueError(f"the stored normal maps are {sorted(means)}; the card wants {names or 'none'}")
+    if card is None:
+        return None
+    return NormalMaps([means[name] for name in names], card.bases, floor=card.floor, fusion=card.fusion)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +12,10 @@ import timm
 from torch import nn
 
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
-from kdlib.teachers.network import create, level_indices, seeded
+from kdlib.teachers.network import create, level_indices
 from kdlib.teachers.pyramid import Pyramid, Teacher
 from kdlib.teachers.several import Several
-from kdlib.teachers.weights import RANDOM_SEED, Weights, load_into, resolve
+from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve, with_weights
 
 
 def teacher(
@@ -36,7 +37,7 @@ def teacher(
             networks one for all, or one for each with `+` between them.
         blocks: Levels wanted where strides do not tell them apart: the output of these blocks, counted from 1, of a
             vision transformer, or of these stages of another network. Replaces `strides`.
-        neighbourhood: An odd number of level_indices over which every feature is averaged in height and width, as
+        neighbourhood: An odd number of positions over which every feature is averaged in height and width, as
             PatchCore does (Roth et al., CVPR 2022): what is left is texture that a student can predict.
 
     Raises:
@@ -46,8 +47,17 @@ def teacher(
         raise ValueError(f"neighbourhood is {neighbourhood}; expected an odd number: 1, 3, 5, ...")
     names = [full_name(part.strip()) for part in name.split(JOIN)]
     members = []
-    for each, source in zip(names, _weights_of_each(names, weights), strict=True):
-        members.append(_one(each, level_indices(each, strides, blocks), source, neighbourhood))
+    for each, wanted in zip(names, _weights_of_each(names, weights), strict=True):
+        levels = level_indices(each, strides, blocks)
+        source = resolve(each, wanted)
+        if source.kind == "random" and wanted == "auto":
+            warnings.warn(
+                f"no weights for '{each}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and detects "
+                "little. Pass weights='hub' to download them, or a file.",
+                stacklevel=2,
+            )
+        net = with_weights(partial(create, each, levels), each, source)
+        members.append(Pyramid(each, levels, net, source, frozen=True, neighbourhood=neighbourhood))
     return members[0] if len(members) == 1 else Several(members)
 
 
@@ -68,27 +78,10 @@ def student_like(teacher: Teacher, init: Literal["random", "pretrained"] = "rand
 def classifier(name: str = DEFAULT, weights: str | Path = "auto") -> nn.Module:
     """The whole ImageNet classifier with the same weights as `teacher`; expects normalised images."""
     name = full_name(name)
-    source = resolve(name, weights)
-    net = seeded(lambda pretrained: timm.create_model(name, pretrained=pretrained), name, source)
-    load_into(net, name, source)
-    return net.eval()
-
-
-def _one(name: str, levels: Sequence[int], weights: str | Path, neighbourhood: int) -> Pyramid:
-    source = resolve(name, weights)
-    if source.kind == "random" and weights == "auto":
-        warnings.warn(
-            f"no weights for '{name}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and detects little. "
-            "Pass weights='hub' to download them, or a file.",
-            stacklevel=3,
-        )
-    net = seeded(lambda pretrained: create(name, levels, pretrained), name, source)
-    load_into(net, name, source)
-    return Pyramid(name, levels, net, source, frozen=True, neighbourhood=neighbourhood)
+    return with_weights(partial(timm.create_model, name), name, resolve(name, weights)).eval()
 
 
 def _weights_of_each(names: Sequence[str], weights: str | Path) -> Sequence[str | Path]:
-    """The weights wanted for each network: one for all, or as many as there are networks, with `+` between them."""
     if len(names) == 1 or weights in ("auto", "hub", "random"):
         return [weights] * len(names)
     parts = [part.strip() for part in str(weights).split(JOIN)]

@@ -6,50 +6,35 @@ therefore chosen by stride, and by number only where strides do not tell them ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from kdlib.teachers.weights import RANDOM_SEED, Weights
+from kdlib.teachers.weights import first_line
 
 # What makes a transformer take images of other sizes than it was made for; a family knows one of them or none.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-
-
 # Positions per side that convolutions without padding may take away from a level.
 _LOST = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outline:
-    """What is known about a network without its numbers.
+class Outline(NamedTuple):
+    """What is known about a network without its numbers."""
 
-    Attributes:
-        strides: Stride of every level that timm offers, in the network's order: blocks of a vision transformer,
-            stages of other networks.
-        indices: timm's index of each of these levels; it counts some that no module gives, as in TResNet.
-        options: What timm must be given to build it for images of many sizes.
-    """
-
-    strides: tuple[int, ...]
-    indices: tuple[int, ...]
-    options: dict[str, Any]
+    strides: tuple[int, ...]  # of all levels: blocks of a vision transformer, stages of other networks
+    indices: tuple[int, ...]  # timm's index of each; it counts some that no module gives, as in TResNet
+    options: dict[str, Any]  # what timm must be given to build it for images of many sizes
 
 
 @lru_cache
 def outline(name: str) -> Outline:
-    """The outline of a network.
-
-    Raises:
-        ValueError: If timm gives no levels for this network.
-    """
+    """The outline of a network."""
     reason: Exception | None = None
     for options in _ANY_SIZE:
         try:
@@ -58,24 +43,18 @@ def outline(name: str) -> Outline:
         except Exception as error:  # whatever a constructor raises for an option, or a family without levels
             reason = error
         else:
-            levels = [(i, info["reduction"]) for i, info in enumerate(net.feature_info.info) if info["module"]]
-            indices, strides = zip(*levels, strict=True)
-            return Outline(strides=strides, indices=indices, options=options)
+            levels = [(info["reduction"], i) for i, info in enumerate(net.feature_info.info) if info["module"]]
+            strides, indices = zip(*levels, strict=True)
+            return Outline(strides, indices, options)
     raise ValueError(
-        f"timm gives no feature levels for '{name}' ({_first_line(reason)}); choose another network, such as a ResNet, "
+        f"timm gives no feature levels for '{name}' ({first_line(reason)}); choose another network, such as a ResNet, "
         "an EfficientNet, a ConvNeXt or a ViT"
     ) from reason
 
 
 def level_indices(name: str, strides: Sequence[int], blocks: Sequence[int] | None) -> tuple[int, ...]:
-    """Indices in timm of the levels with these strides, or of these blocks counted from 1.
-
-    Of several levels with one stride the last is taken.
-
-    Raises:
-        ValueError: If there is no such level, or the levels are not named in the network's order, each once.
-    """
-    offered, indices = outline(name).strides, outline(name).indices
+    """Indices in timm of the last levels with these strides, or of these blocks counted from 1."""
+    offered, indices, _ = outline(name)
     what, wanted = ("strides", strides) if blocks is None else ("blocks", blocks)
     if not wanted or any(b <= a for a, b in pairwise(wanted)):
         raise ValueError(f"{what} are {tuple(wanted)}; expected each once and in rising order, like (4, 8, 16)")
@@ -86,10 +65,10 @@ def level_indices(name: str, strides: Sequence[int], blocks: Sequence[int] | Non
     if missing := [s for s in strides if s not in offered]:
         advice = ""
         if len(set(offered)) == 1:
-            apart = max(1, len(offered) // 4)
+            n = max(1, len(offered) // 4)
             advice = (
                 f" only: choose among its {len(offered)} blocks (teacher_blocks in a configuration), like "
-                f"blocks={(apart, 2 * apart, 3 * apart)}"
+                f"blocks={(n, 2 * n, 3 * n)}"
             )
         raise ValueError(f"'{name}' has no level at stride {missing}; it has {sorted(set(offered))}{advice}")
     last_of = dict(zip(offered, indices, strict=True))
@@ -100,34 +79,14 @@ def create(name: str, levels: Sequence[int], pretrained: bool = False) -> nn.Mod
     """A network that gives the levels of these indices; its weights come from torch's current seed, or the hub."""
     options = outline(name).options
     net: nn.Module = timm.create_model(name, features_only=True, out_indices=levels, pretrained=pretrained, **options)
-    _drop_unused_stages(net)
+    # timm's EfficientNets would compute what lies behind the last level and throw it away.
+    last = max(getattr(net, "_stage_out_idx", {0: 0}))
+    if last and isinstance(net.blocks, nn.Sequential):
+        net.blocks = net.blocks[:last]
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             _avoid_strided_1x1(module)
     return net
-
-
-def seeded(build: Callable[[bool], nn.Module], name: str, weights: Weights) -> nn.Module:
-    """Builds a network whose random weights, where it has any, are the same every time.
-
-    Args:
-        build: Builds it, with weights of the hub or without.
-        name: Full timm name.
-        weights: Where its weights come from.
-
-    Raises:
-        ValueError: If weights cannot be downloaded.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        if weights.kind != "hub":
-            return build(False)
-        try:
-            return build(True)
-        except Exception as error:  # whatever the network, the hub and its client raise
-            raise ValueError(
-                f"the weights of '{name}' cannot be downloaded ({_first_line(error)}); pass a file instead"
-            ) from error
 
 
 def native_size(name: str) -> tuple[int, int]:
@@ -159,12 +118,10 @@ def size_that_works(name: str, levels: Sequence[int], size: tuple[int, int]) -> 
 def misshapen(features: Sequence[Tensor], net: Any, size: tuple[int, int]) -> str | None:
     """What is wrong with the sizes of features for images of a size, where a stride promises others.
 
-    Convolutions without padding may take a few positions away; networks that scale images to a size of their own give
-    quite other numbers.
+    Networks that scale images to a size of their own give quite other numbers.
     """
-    channels_last = gives_channels_last(net)
     for feature, stride in zip(features, net.feature_info.reduction(), strict=True):
-        got = tuple(feature.shape[1:3] if channels_last else feature.shape[2:])
+        got = tuple(feature.shape[1:3] if gives_channels_last(net) else feature.shape[2:])
         if any(not length // stride - _LOST <= n <= ceil(length / stride) for n, length in zip(got, size, strict=True)):
             return f"its features are {got[0]} x {got[1]} where stride {stride} promises others"
     return None
@@ -173,13 +130,6 @@ def misshapen(features: Sequence[Tensor], net: Any, size: tuple[int, int]) -> st
 def gives_channels_last(net: Any) -> bool:
     """Whether features come as [B, h, w, C], as those of Swin-like networks do."""
     return str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
-
-
-def _drop_unused_stages(net: Any) -> None:
-    """Removes what lies behind the last level; timm's EfficientNets would compute it and throw it away."""
-    last = max(getattr(net, "_stage_out_idx", {0: 0}))
-    if last and isinstance(net.blocks, nn.Sequential):
-        net.blocks = net.blocks[:last]
 
 
 def _avoid_strided_1x1(conv: nn.Conv2d) -> None:
@@ -196,7 +146,3 @@ def _avoid_strided_1x1(conv: nn.Conv2d) -> None:
 def _skip(stride: tuple[int, ...], conv: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """Every second, third, ... position of a convolution's input; a hook."""
     return inputs[0][:, :, :: stride[0], :: stride[1]]
-
-
-def _first_line(error: Exception | None) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kdlib.teachers.network import create, native_size, seeded
-from kdlib.teachers.weights import RANDOM_SEED, Weights
+from kdlib.teachers.network import create, native_size
+from kdlib.teachers.weights import RANDOM, with_weights
 
 # Bottlenecks have a quarter of the weights; networks with this many channels would be too heavy without them.
 _WIDTH_FOR_BOTTLENECKS = 1024
@@ -40,21 +40,18 @@ class Style:
 def style(name: str, net: Any, levels: Sequence[int]) -> Style:
     """The style of a network that gives the levels of these indices.
 
-    Blocks are read from the modules. Whether features can be negative shows a small image of noise: the same in every
-    process, and torch's generator is left alone. A network without numbers, on the device `meta`, is probed as a copy
-    with random weights.
+    Blocks are read from the modules; whether features can be negative shows a small image of noise.
     """
     channels = net.feature_info.channels()
     stages = [_stage(net, module) for module in net.feature_info.module_name()]
     blocks = [_residual_blocks(stage, width) for stage, width in zip(stages, channels, strict=True)]
     narrow, wide = _waist(blocks[-1][-1], channels[-1]) if blocks[-1] else (False, False)
     bottleneck = (narrow or channels[-1] >= _WIDTH_FOR_BOTTLENECKS) and not any(width % 4 for width in channels)
-    on_meta = any(p.is_meta for p in net.parameters())
     return Style(
         block="bottleneck" if bottleneck else "basic",
         wide=bottleneck and wide,
         blocks=tuple(min(max(len(row), _FEWEST), _MOST) for row in blocks),
-        signed=_copy_is_signed(name, tuple(levels)) if on_meta else _is_signed(name, net),
+        signed=_is_signed(name, tuple(levels)),
     )
 
 
@@ -71,9 +68,10 @@ def _residual_blocks(stage: nn.Module | None, width: int) -> list[nn.Module]:
     """Blocks of a ResNet or one of its kin: two or three convolutions, the last of which gives the stage's channels."""
     blocks = []
     for part in stage.modules() if stage is not None else ():
-        if hasattr(part, "conv1") and (hasattr(part, "conv2") or hasattr(part, "conv3")):
-            last = _convolutions(part.conv3 if hasattr(part, "conv3") else part.conv2)
-            if last and last[-1].out_channels == width:
+        last = getattr(part, "conv3", getattr(part, "conv2", None))
+        if last is not None and hasattr(part, "conv1"):
+            convolutions = _convolutions(last)
+            if convolutions and convolutions[-1].out_channels == width:
                 blocks.append(part)
     return blocks
 
@@ -91,33 +89,13 @@ def _convolutions(module: Any) -> list[nn.Conv2d]:
 
 
 @lru_cache
-def _copy_is_signed(name: str, levels: tuple[int, ...]) -> bool:
-    random = Weights(kind="random", tag=f"seed {RANDOM_SEED}")
-    with torch.device("cpu"):
-        return _is_signed(name, seeded(lambda pretrained: create(name, levels, pretrained), name, random))
-
-
-def _is_signed(name: str, net: nn.Module) -> bool:
-    """Whether the network's features of noise are anywhere below zero."""
-    was_training = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            features = _features_of_noise(name, net)
-    finally:
-        net.train(was_training)
+def _is_signed(name: str, levels: tuple[int, ...]) -> bool:
+    """Whether features of noise are anywhere below zero, in a copy with random weights."""
+    with torch.device("cpu"), torch.no_grad():
+        net = with_weights(partial(create, name, levels), name, RANDOM).eval()
+        noise = torch.Generator().manual_seed(0)
+        try:
+            features = net(torch.randn(1, 3, *_PROBE_SIZE, generator=noise))
+        except (AssertionError, RuntimeError):  # made for one size only
+            features = net(torch.randn(1, 3, *native_size(name), generator=noise))
     return any(bool((feature < 0).any()) for feature in features)
-
-
-def _features_of_noise(name: str, net: nn.Module) -> list[Tensor]:
-    weight = next(net.parameters())
-    features: list[Tensor]
-    try:
-        features = net(_noise(_PROBE_SIZE).to(weight))
-    except (AssertionError, RuntimeError):  # made for one size only
-        features = net(_noise(native_size(name)).to(weight))
-    return features
-
-
-def _noise(size: tuple[int, int]) -> Tensor:
-    return torch.randn(1, 3, *size, device="cpu", generator=torch.Generator("cpu").manual_seed(0))

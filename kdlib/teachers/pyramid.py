@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from kdlib.teachers.names import normalisation
 from kdlib.teachers.network import gives_channels_last, misshapen, native_size, size_that_works
 from kdlib.teachers.probe import Style, style
-from kdlib.teachers.weights import Weights
+from kdlib.teachers.weights import Weights, first_line
 
 
 class Teacher(nn.Module):
@@ -110,7 +110,7 @@ class Pyramid(Teacher):
             wrong = misshapen(features, self.net, size)
             cause = None
         except (AssertionError, RuntimeError, ValueError) as error:
-            wrong, cause = str(error).split("\n")[0] or type(error).__name__, error
+            wrong, cause = first_line(error), error
         if wrong is None:
             return features
         works = size_that_works(self.name, self.levels, size)

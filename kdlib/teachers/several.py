@@ -43,8 +43,16 @@ class Several(Teacher):
         return list(self.members)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        levels = zip(*(member(x) for member in self.networks()), strict=True)
-        return [self._concatenated(features) for features in levels]
+        joined = []
+        for features in zip(*(member(x) for member in self.networks()), strict=True):
+            sizes = [f"{f.shape[-2]} x {f.shape[-1]}" for f in features]
+            if len(set(sizes)) > 1:
+                raise ValueError(
+                    f"the networks of '{self.name}' give maps of {' and '.join(sizes)} for a level; choose images "
+                    f"whose height and width are multiples of {self.strides[-1]}"
+                )
+            joined.append(torch.cat(features, dim=1))
+        return joined
 
     def style(self) -> Style:
         """A style that is enough for the deepest of the networks."""
@@ -59,12 +67,3 @@ class Several(Teacher):
     def fingerprint(self) -> str:
         prints = "".join(member.fingerprint() for member in self.networks())
         return hashlib.sha256(prints.encode()).hexdigest()[:16]
-
-    def _concatenated(self, features: Sequence[Tensor]) -> Tensor:
-        sizes = [f"{f.shape[-2]} x {f.shape[-1]}" for f in features]
-        if len(set(sizes)) > 1:
-            raise ValueError(
-                f"the networks of '{self.name}' give maps of {' and '.join(sizes)} for a level; choose images whose "
-                f"height and width are multiples of {self.strides[-1]}"
-            )
-        return torch.cat(list(features), dim=1)

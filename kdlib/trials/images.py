@@ -19,22 +19,19 @@ def normalised(root: str) -> str:
     return root if offered(root) else str(Path(root).expanduser().resolve())
 
 
-def load(root: str, categories: list[str] | None, *, layout: str = "auto", size: int) -> Splits:
-    """The image sets; where several processes share a run, the first renders what is missing."""
+def load(root: str, categories: list[str] | None, **options: Any) -> Splits:
+    """See `kdlib.data.load`; where several processes share a run, the first renders what is missing."""
     with processes().main_process_first():
-        return data.load(root, categories, layout=layout, size=size)
+        return data.load(root, categories, **options)
 
 
 def fingerprints(splits: Splits) -> dict[str, str]:
     """Of every category, a hash over the files of all its images and masks; computed by the first process."""
-    computed: list[Any] = [None]
+    computed: list[dict[str, str]] = [{}]
     if processes().is_main_process:
-        computed[0] = {category: _fingerprint(splits.of(category)) for category in splits.categories}
+        for category in splits.categories:
+            own = splits.of(category)
+            prints = " ".join(images.fingerprint() for images in (own.train, own.calib, own.test))
+            computed[0][category] = hashlib.sha256(prints.encode()).hexdigest()[:16]
     broadcast_object_list(computed)
-    result: dict[str, str] = computed[0]
-    return result
-
-
-def _fingerprint(splits: Splits) -> str:
-    parts = [images.fingerprint() for images in (splits.train, splits.calib, splits.test)]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+    return computed[0]

@@ -13,8 +13,7 @@ _WINDOWS = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "
 def folder_name(name: str, reserved: Collection[str] = ()) -> str:
     """A name as a file or folder below another one, on every system: `bottle`, but `_____X-2f1c9a70` for `../../X`.
 
-    Names that any system takes stay as they are. Of others, what is not allowed becomes `_`, and part of a hash is
-    added, so that two names never share a folder.
+    What is not allowed becomes `_`, and part of a hash is added, so that two names never share a folder.
     """
     kept = "".join(letter if letter.isalnum() or letter in _ALLOWED else "_" for letter in name)
     kept = shortened(kept.strip(". "), _LONGEST)

@@ -10,22 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from kdlib.data.records import Splits
 from kdlib.files import write_text
 from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
-from kdlib.trials import checks, images
-from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS, Outputs
-from kdlib.trials.runner import Report, carry_out
+from kdlib.trials import images
+from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS
+from kdlib.trials.runner import Report, carry_out, check
 from kdlib.trials.store import Store
-from kdlib.trials.trial import Protocol, Recipe, Trial
+from kdlib.trials.trial import Maps, Protocol, Recipe, Trial, trials
 
-_TEXTS = ("method", "protocol", "category", "seed")
 _SPEED = ("train_seconds", "train_images_per_second", "score_images_per_second", "latency_ms_p50")
 _SETTING = ("backbone", "weights", "size", "steps", "runtime", "threshold", "false_alarms", "recall")
-_ORIGIN = ("variant", "options", "classes", "data")
 COLUMNS = dict.fromkeys(
-    (*_TEXTS, *METRICS, *_SPEED, "parameters", "peak_memory_mb", *_SETTING, *_ORIGIN),
+    (
+        *("method", "protocol", "category", "seed", *METRICS, *_SPEED, "parameters", "peak_memory_mb"),
+        *(*_SETTING, "variant", "options", "classes", "maps", "megabytes", "data"),
+    ),
     ".6g",
 )
 """Columns of `metrics.csv`, each with the format of its fractions."""
@@ -33,23 +33,15 @@ COLUMNS = dict.fromkeys(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of one results folder share.
+    """What all rows of one results folder share; `layout` and `white` as of `kdlib.data.load`."""
 
-    Attributes:
-        data: Root of a data set, or `workshop`, `mill`.
-        layout: See `kdlib.data.load`.
-        protocol: `single`, one model per category, or `multi`, one model for all.
-        size: Working size in pixels.
-        overrides: Fields of the methods' configurations.
-        device: See `kdlib.runtime`.
-        precision: See `kdlib.runtime`.
-    """
-
-    data: str
+    data: str  # root of a data set, or `workshop`, `mill`
     layout: str = "auto"
-    protocol: Protocol = "single"
-    size: int = 256
-    overrides: dict[str, Any]
+    white: int | None = None
+    protocol: Protocol = "single"  # one model per category, or `multi`: one for all
+    maps: Maps = "normal"  # see `kdlib.calibrate`
+    size: int = 256  # working height and width in pixels
+    overrides: dict[str, Any]  # fields of the methods' configurations
     device: str = "auto"
     precision: str = "auto"
 
@@ -74,37 +66,23 @@ def run(
     """
     recipes = []
     for name in dict.fromkeys(names):
-        recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides)
+        recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(settings.maps,))
         recipe.config()
         recipes.append(recipe)
-    choose(settings.device, settings.precision)
+    where = {"device": settings.device, "precision": settings.precision}
+    choose(**where)
     chosen = None if categories is None else list(dict.fromkeys(categories))
-    splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size)
+    splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size, white=settings.white)
     store = Store(out / TABLE, out / TRIALS, COLUMNS)
-    trials = _trials(settings, recipes, list(dict.fromkeys(seeds)), splits)
-    checks.check([trial for trial in trials if not store.done(trial)])
-    _same_settings(out / SETTINGS, store, settings, splits.categories)
-    return carry_out(trials, store, report, Outputs(out))
-
-
-def _trials(settings: Settings, recipes: Sequence[Recipe], seeds: Sequence[int], splits: Splits) -> list[Trial]:
-    data = images.fingerprints(splits)
-    parts = [splits] if settings.protocol == "multi" else [splits.of(category) for category in splits.categories]
-    trials = []
+    prints = images.fingerprints(splits)
+    wanted: list[Trial] = []
     for recipe in recipes:
-        for seed in seeds:
-            for part in parts:
-                trial = Trial(
-                    recipe=recipe,
-                    seed=seed,
-                    splits=part,
-                    classes=len(part.categories),
-                    data=data,
-                    device=settings.device,
-                    precision=settings.precision,
-                )
-                trials.append(trial)
-    return trials
+        for seed in dict.fromkeys(seeds):
+            wanted += trials(recipe, seed, splits, prints, **where)
+    check(wanted, store)
+    if processes().is_main_process:
+        _same_settings(out / SETTINGS, store, settings, splits.categories)
+    return carry_out(wanted, store, report, out)
 
 
 def _same_settings(path: Path, store: Store, settings: Settings, categories: Sequence[str]) -> None:
@@ -112,28 +90,19 @@ def _same_settings(path: Path, store: Store, settings: Settings, categories: Seq
     own = json.loads(json.dumps(asdict(settings))) | {"data": images.normalised(settings.data)}
     if settings.protocol == "multi":  # one model for all: other categories make another model
         own["categories"] = list(categories)
-    if not processes().is_main_process:
-        return
-    if path.exists() and store.has_results():
-        former = _read_settings(path)
-        differing = sorted(name for name in own.keys() | former.keys() if former.get(name) != own.get(name))
-        if differing:
-            there = {name: former.get(name) for name in differing}
-            here = {name: own.get(name) for name in differing}
-            raise ValueError(
-                f"'{path.parent}' holds results with other settings: {there}, asked for {here}. Choose another --out."
-            )
-    else:
+    if not path.exists() or not store.has_results():
         write_text(path, json.dumps(own, indent=2) + "\n")
+        return
+    former = _read_settings(path)
+    if differing := sorted(name for name in own.keys() | former.keys() if former.get(name) != own.get(name)):
+        there, here = ({name: values.get(name) for name in differing} for values in (former, own))
+        raise ValueError(
+            f"'{path.parent}' holds results with other settings: {there}, asked for {here}. Choose another --out."
+        )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"'{path}' is damaged ({error}); restore it, or choose another --out") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds {content!r}, expected settings by name; restore it, or choose another --out")
-    if isinstance(content.get("data"), str):
-        content["data"] = images.normalised(content["data"])
-    return content

@@ -8,38 +8,79 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from accelerate.utils import broadcast_object_list
 
 from kdlib import methods
 from kdlib.contract import Distiller
 from kdlib.files import write_text
-from kdlib.runtime import processes
-from kdlib.scoring.evaluation import METRICS, Result, evaluate
+from kdlib.runtime import choose, processes
+from kdlib.scoring.detector import FEWEST, Detector
+from kdlib.scoring.evaluation import METRICS, Keep, evaluate
+from kdlib.scoring.saving import halved
 from kdlib.training.loop import History, fit
-from kdlib.trials import table
+from kdlib.trials import outputs, table
 from kdlib.trials.names import printable
-from kdlib.trials.outputs import Outputs
+from kdlib.trials.speed import latency_ms
 from kdlib.trials.store import Claim, Store
-from kdlib.trials.trial import Trial
+from kdlib.trials.trial import Recipe, Trial
 
 Report = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def carry_out(trials: Sequence[Trial], store: Store, report: Report, outputs: Outputs | None = None) -> pd.DataFrame:
+def check(trials: Sequence[Trial], store: Store) -> None:
+    """Builds every method that is to be trained once and reads every image once.
+
+    Raises:
+        ValueError: If a method does not work at this size, or a file is damaged.
+    """
+    checked: list[tuple[Recipe, tuple[int, int]]] = []
+    seen: set[str] = set()
+    for trial in trials:
+        if store.state(trial) == "done":
+            continue
+        network = (trial.recipe, trial.splits.train.size)
+        if network not in checked:
+            _check_method(*network)
+            checked.append(network)
+        for category in trial.categories:
+            normal = len(trial.splits.calib.of(category))
+            if "normal" in trial.recipe.maps and normal < FEWEST:
+                raise ValueError(
+                    f"'{category}' has {normal} calibration images; normal maps need {FEWEST} or more: take plain maps "
+                    "(--maps plain), or add normal images"
+                )
+            if category not in seen and processes().is_main_process:
+                trial.splits.of(category).check()
+                seen.add(category)
+
+
+def _check_method(recipe: Recipe, size: tuple[int, int]) -> None:
+    """Sends one empty image through the untrained method."""
+    model = methods.make(recipe.method, recipe.config()).eval()
+    image = torch.zeros(1, 3, *size)
+    with torch.inference_mode():
+        model.image_score(torch.zeros(1, 1, *size))
+        if recipe.method.partition("/")[0] in methods.BASELINES:
+            model.teacher(image)  # a baseline has no maps before it has seen normal images
+        else:
+            model.anomaly_map(image)
+
+
+def carry_out(
+    trials: Sequence[Trial], store: Store, report: Report, out: Path | None = None, students: Path | None = None
+) -> pd.DataFrame:
     """Carries out the trials that are not done, and returns all rows of the table.
 
-    Several processes may work on the trials of one table: each takes those that no other is at work on.
-
-    Args:
-        trials: What is wanted, in this order.
-        store: Where trials are kept.
-        report: Is called with a line of text per row, and per trial that another process is at work on.
-        outputs: Where detectors and example maps go; `None`: there are none.
+    Several processes may work on the trials of one table: each takes those that no other is at work on. `report` is
+    called with a line of text per row; detectors and example maps go to the folder `out`, where there is one, and
+    finished students of all categories, of seed 0, to `students`.
 
     Raises:
         ValueError: If a training fails or a file of the store is damaged.
@@ -51,9 +92,9 @@ def carry_out(trials: Sequence[Trial], store: Store, report: Report, outputs: Ou
                 report(f"skipped {trial}: another process is at work on it")
             if claim != "free":
                 continue
-            if main and store.changed(trial):
+            if main and store.state(trial) == "changed":
                 report(f"again {trial}: its options, images or teacher have changed")
-            rows = _one(trial, store.work(trial), outputs)
+            rows = _one(trial, store.work(trial), out, students)
             if main:
                 store.keep(trial, rows)
                 for row in rows:
@@ -74,7 +115,7 @@ def _claimed(store: Store, trial: Trial) -> Iterator[Claim]:
         yield claim
 
 
-def _one(trial: Trial, work: Path, outputs: Outputs | None) -> list[Row]:
+def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> list[Row]:
     """Trains one model; a row for every stop and category."""
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
@@ -90,97 +131,84 @@ def _one(trial: Trial, work: Path, outputs: Outputs | None) -> list[Row]:
     )
     if not processes().is_main_process:
         return []
-    if outputs is None:
-        return stops.rows() + measured(trial, model, history, stops.training_seconds(history))
-    return stops.rows() + _with_outputs(trial, model, history, outputs)
+    if trial.recipe.half:
+        model.load_trained({name: halved(tensor) for name, tensor in model.trained_tensors().items()})
+    if students and trial.recipe.protocol == "multi" and trial.seed == 0:
+        outputs.student(trial, model, students)
+    return stops.rows() + measured(trial, model, history, stops.training_seconds(history), out)
 
 
-def measured(trial: Trial, model: Distiller, history: History, seconds: float) -> list[Row]:
-    """Evaluates a model on every category; `seconds` is how long it has been trained."""
+def measured(trial: Trial, model: Distiller, history: History, seconds: float, out: Path | None = None) -> list[Row]:
+    """Evaluates a model on every category; `seconds` is how long it has been trained, `out` as for `carry_out`."""
+    latency = latency_ms(model, trial.splits.train.size, choose(trial.device, trial.precision))
+    detectors: dict[tuple[str, str], Detector] = {}
     rows = []
-    for category in trial.categories:
+    for category, maps in product(trial.categories, trial.recipe.maps):
         images = trial.splits.test.of(category)
-        result = None
+        part = trial.part if maps == "plain" else category  # what is normal at a place depends on the product
+        if (part, maps) not in detectors and (out or maps != "plain"):
+            detectors[part, maps] = outputs.detector(trial, model, part, maps, out)
+        detector, result = detectors.get((part, maps)), None
         if len(images):
-            result = evaluate(model, images, device=trial.device, precision=trial.precision)
-        rows.append(_row(trial, model, history, category, result) | {"train_seconds": seconds})
+            keep: Keep = outputs.examples(images) if out else "auto"
+            result = evaluate(detector or model, images, keep=keep, device=trial.device, precision=trial.precision)
+        row = {
+            **trial.columns(),
+            "maps": maps,
+            "category": printable(category),
+            "steps": len(history.rows),
+            "latency_ms_p50": latency,
+            "megabytes": 2e-6 * sum(tensor.numel() for tensor in model.trained_tensors().values()),
+            **(result.metrics() if result else dict.fromkeys(METRICS, math.nan)),
+            "train_seconds": seconds,
+            "train_images_per_second": history.images_per_second,
+            "runtime": history.runtime,
+            "parameters": sum(p.numel() for p in model.student_parameters()),
+            "backbone": model.teacher.name,
+            "weights": printable(str(model.teacher.weights)),
+            "data": trial.data[category],
+        }
+        if out and detector:
+            row |= outputs.columns(trial, detector, images, result)
+            outputs.draw(trial, detector, category, images, result, out)
+        rows.append(row)
     return rows
-
-
-def _with_outputs(trial: Trial, model: Distiller, history: History, outputs: Outputs) -> list[Row]:
-    detector = outputs.detector(trial, model)
-    rows = []
-    for category in trial.categories:
-        images = trial.splits.test.of(category)
-        result = outputs.evaluated(trial, detector, images) if len(images) else None
-        row = _row(trial, model, history, category, result)
-        rows.append(row | outputs.columns(trial, detector, images, result))
-        if result is not None:
-            outputs.examples(trial, detector, category, images, result)
-    return rows
-
-
-def _row(trial: Trial, model: Distiller, history: History, category: str, result: Result | None) -> Row:
-    metrics = dict.fromkeys(METRICS, math.nan) if result is None else result.metrics()
-    return {
-        **trial.columns(),
-        "category": printable(category),
-        "steps": len(history.rows),
-        **metrics,
-        "train_seconds": history.seconds,
-        "train_images_per_second": history.images_per_second,
-        "runtime": history.runtime,
-        "parameters": sum(p.numel() for p in model.student_parameters()),
-        "backbone": model.teacher.name,
-        "weights": printable(str(model.teacher.weights)),
-        "data": trial.data[category],
-    }
 
 
 class Stops:
     """Evaluates a model at the stops before the end of its training; a callback for `fit`.
 
     What was measured is kept in a file, so that a training that goes on after a kill does not lose it.
-
-    Args:
-        trial: Whose stops.
-        model: Being trained; evaluating leaves it in training mode.
-        path: The file.
     """
 
     def __init__(self, trial: Trial, model: Distiller, path: Path) -> None:
         self.trial, self.model, self.path = trial, model, path
-        self._measured: dict[str, dict[str, Any]] = _kept(path)
+        self._measured = _kept(path) if path.exists() else {}
 
     def __call__(self, history: History) -> None:
-        step = len(history.rows)
-        if step not in self.trial.recipe.stops or step == max(self.trial.recipe.stops):
-            return
-        if processes().is_main_process:
+        step, stops = len(history.rows), self.trial.recipe.stops
+        if step in stops and step < max(stops) and processes().is_main_process:
             start, training = time.perf_counter(), self.model.training
             rows = measured(self.trial, self.model, history, self.training_seconds(history))
             self.model.train(training)
-            self._measured[str(step)] = {"rows": rows, "seconds": time.perf_counter() - start}
+            self._measured[step] = {"rows": rows, "seconds": time.perf_counter() - start}
             write_text(self.path, json.dumps(self._measured))
 
     def training_seconds(self, history: History) -> float:
         """How long training has taken, without the evaluations at earlier stops."""
-        step = len(history.rows)
-        return history.seconds - sum(stop["seconds"] for name, stop in self._measured.items() if int(name) < step)
+        before = [stop["seconds"] for step, stop in self._measured.items() if step < len(history.rows)]
+        return history.seconds - sum(before)
 
     def rows(self) -> list[Row]:
         """The rows of all stops so far, short trainings first."""
-        steps = sorted(self._measured, key=int)
-        return [row for step in steps for row in self._measured[step]["rows"]]
+        return [row for step in sorted(self._measured) for row in self._measured[step]["rows"]]
 
 
-def _kept(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
+def _kept(path: Path) -> dict[int, dict[str, Any]]:
+    """What was measured at each stop: its rows, and how many seconds that took."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for step, stop in content.items():
-            int(step), float(stop["seconds"]), list(stop["rows"])
+        kept = {int(step): {"rows": list(s["rows"]), "seconds": float(s["seconds"])} for step, s in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"'{path}' is damaged ({error}); delete '{path.parent}' to train this trial anew") from error
-    return dict(content)
+    return kept

@@ -6,7 +6,7 @@
     trials/NAME.work/    what it needs to go on after a kill
 
 A trial is done where its file holds the same key. Rows of the table without a file, as in a table that was copied or
-committed, count too; what images they were measured on is not known.
+committed, count too, unless they say that they were measured on other images.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from filelock import FileLock, Timeout
 from kdlib.files import write_text
 from kdlib.scoring.evaluation import METRICS
 from kdlib.trials.names import printable
-from kdlib.trials.table import Row, read_all
+from kdlib.trials.table import read_all
 from kdlib.trials.trial import Recipe, Trial, digest
 
 Claim = Literal["free", "busy", "done"]
 _IDENTITY = ["method", "variant", "protocol", "classes", "category", "seed", "size"]
+_ROW = [*_IDENTITY, "maps"]
+_VARIANT = ["method", "variant", "protocol"]
 
 
 class Store:
@@ -47,32 +49,35 @@ class Store:
     """
 
     def __init__(self, path: Path, folder: Path, columns: Mapping[str, str], recipes: Sequence[Recipe] = ()) -> None:
-        self.path, self.folder, self.columns, self.recipes = path, folder, columns, recipes
+        self.path, self.folder, self.columns = path, folder, columns
+        self._options: dict[tuple[str, ...], set[str]] = {}
+        for recipe in recipes:
+            variant = (recipe.method, recipe.variant, recipe.protocol)
+            self._options.setdefault(variant, set()).add(recipe.written_options())
         self._table_lock = FileLock(folder / "table.lock")
         self._former = self._table()
 
-    def done(self, trial: Trial) -> bool:
-        """Whether there is nothing left to do for a trial.
+    def state(self, trial: Trial) -> Literal["done", "changed", "missing"]:
+        """Whether a trial was finished, or was with other options, images or another teacher than it has now.
 
         Raises:
             ValueError: If its file is damaged.
         """
         file = self._file(trial)
         if file.exists():
-            return bool(_read(file)["key"] == trial.key)
+            return "done" if _read(file)["key"] == trial.key else "changed"
         rows = self._former
         for name, value in trial.columns().items():
             rows = rows[rows[name] == str(value)]
-        wanted = {str(stop) for stop in trial.recipe.stops}
         for category in trial.categories:
-            steps = set(rows["steps"][rows["category"] == printable(category)])
-            if not steps or not wanted <= steps:
-                return False
-        return True
-
-    def changed(self, trial: Trial) -> bool:
-        """Whether a trial was finished with other options or other images than it has now."""
-        return self._file(trial).exists() and not self.done(trial)
+            measured = rows[rows["category"] == printable(category)]
+            if measured.empty or not {str(stop) for stop in trial.recipe.stops} <= set(measured["steps"]):
+                return "missing"
+            if not set(trial.recipe.maps) <= set(measured["maps"]):
+                return "missing"
+            if not measured["data"].isin(["", trial.data[category]]).all():
+                return "changed"
+        return "done"
 
     def has_results(self) -> bool:
         """Whether a trial was finished here, or a process is at work on one."""
@@ -81,18 +86,18 @@ class Store:
     @contextmanager
     def claim(self, trial: Trial) -> Iterator[Claim]:
         """Takes a trial for this process, where it is not done and no other process is at work on it."""
-        if self.done(trial):
+        if self.state(trial) == "done":
             yield "done"
             return
-        lock = FileLock(self.folder / f"{trial.name}.lock")
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{trial.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             yield "busy"
             return
         try:
-            yield "done" if self.done(trial) else "free"
+            yield "done" if self.state(trial) == "done" else "free"
         finally:
             lock.release()
             if self._file(trial).exists():  # else the next process may hold the file by now
@@ -127,34 +132,28 @@ class Store:
 
     def _rows(self) -> pd.DataFrame:
         """The table's former rows that no file replaces, then those of the files in the order of their end."""
-        trials = sorted((_read(file) for file in self.folder.glob("*.json")), key=lambda trial: trial["finished"])
+        trials = sorted(map(_read, self.folder.glob("*.json")), key=lambda trial: trial["finished"])
         texts = [self._text(row) for trial in trials for row in trial["rows"]]
-        gathered = pd.DataFrame(texts, columns=list(self.columns), dtype=str)
+        measured = pd.DataFrame(texts, columns=list(self.columns), dtype=str)
         former = self._table()
-        replaced = set(gathered[_IDENTITY].itertuples(index=False, name=None))
-        kept = [row not in replaced for row in former[_IDENTITY].itertuples(index=False, name=None)]
-        rows = pd.concat([former.loc[kept], gathered], ignore_index=True)
-        current = [not self._outdated(row) for row in rows.to_dict("records")]
+        replaced = set(measured[_ROW].itertuples(index=False, name=None))
+        kept = [row not in replaced for row in former[_ROW].itertuples(index=False, name=None)]
+        rows = pd.concat([former.loc[kept], measured], ignore_index=True)
+        variants = rows[_VARIANT].itertuples(index=False, name=None)
+        current = [own in self._options.get(v, {own}) for v, own in zip(variants, rows["options"], strict=True)]
         return rows.loc[current]
 
     def _table(self) -> pd.DataFrame:
+        """The table as it is on disc."""
+        columns = list(self.columns)
         if not self.path.exists():
-            return pd.DataFrame(columns=list(self.columns), dtype=str)
-        return read_all(self.path, list(self.columns))[list(self.columns)]
+            return pd.DataFrame(columns=columns, dtype=str)
+        return read_all(self.path, columns)[columns]
 
-    def _outdated(self, row: Row) -> bool:
-        """Whether the row's variant is one of the recipes, but not with these options."""
-        options = []
-        for recipe in self.recipes:
-            if (recipe.method, recipe.variant, recipe.protocol) == (row["method"], row["variant"], row["protocol"]):
-                options.append(recipe.written_options())
-        return bool(options) and row["options"] not in options
-
-    def _text(self, row: Mapping[str, Any]) -> Row:
+    def _text(self, row: Mapping[str, Any]) -> dict[str, str]:
         texts = {}
         for name, form in self.columns.items():
-            value = row.get(name)
-            value = math.nan if value is None else value
+            value = math.nan if row.get(name) is None else row[name]
             texts[name] = format(value, form) if isinstance(value, float) else str(value)
         return texts
 
@@ -177,25 +176,21 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A trial's file.
+    """A trial's file: its key, when it was finished, its rows.
 
     Raises:
         ValueError: If it is damaged.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        _check(content)
+        read = {"key": dict(content["key"]), "finished": datetime.fromisoformat(content["finished"])}
+        for row in content["rows"]:
+            if missing := [name for name in (*_IDENTITY, "steps") if row[name] is None]:
+                raise ValueError(f"a row has no {missing}")
+            for metric in METRICS:
+                float(row[metric] or 0)
+        if not content["rows"]:
+            raise ValueError("it has no rows")
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{file}' is damaged ({error}); delete it, and its trial is carried out again") from error
-    return dict(content)
-
-
-def _check(content: Any) -> None:
-    if not isinstance(content["key"], dict) or not isinstance(content["finished"], str) or not content["rows"]:
-        raise ValueError("expected a key, a time and rows")
-    for row in content["rows"]:
-        if missing := [name for name in (*_IDENTITY, "steps") if row[name] is None]:
-            raise ValueError(f"a row has no {missing}")
-        for metric in METRICS:
-            if not isinstance(row[metric], (float, int, type(None))):
-                raise ValueError(f"{metric} is {row[metric]!r}, expected a number")
+    return read | {"rows": content["rows"]}

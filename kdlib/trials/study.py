@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdlib.data.records import Splits
-from kdlib.trials import checks, images, table
+from kdlib.trials import images, table
 from kdlib.trials.names import folder_name
-from kdlib.trials.runner import Report, carry_out
+from kdlib.trials.runner import Report, carry_out, check
 from kdlib.trials.store import Store
-from kdlib.trials.trial import Recipe, Trial
+from kdlib.trials.trial import Recipe, Trial, trials
 
-COLUMNS = dict.fromkeys(table.COLUMNS, ".4f") | {"train_seconds": ".1f"}
+COLUMNS = dict.fromkeys((*table.COLUMNS, *table.DEFAULTS), ".4f") | {"train_seconds": ".1f", "latency_ms_p50": ".1f"}
 
 
 def run(
-    name: str, recipes: Sequence[Recipe], data: str, seeds: Sequence[int], size: int, out: Path, report: Report = print
+    name: str,
+    recipes: Sequence[Recipe],
+    data: str,
+    seeds: Sequence[int],
+    size: int,
+    out: Path,
+    report: Report = print,
+    white: int | None = None,
+    students: Path | None = None,
 ) -> Path:
-    """Carries out what is missing of a study; returns the file with its rows.
+    """Carries out what is missing of a study; returns the file with its rows, `out/NAME_DATA.csv`.
 
-    Args:
-        name: Of the study, and of its file.
-        recipes: What to train.
-        data: Root of a data set, or `workshop`, `mill`; its folder's name becomes part of the file's.
-        seeds: Seeds, the outermost loop: a study that is stopped early has all trials for fewer seeds.
-        size: Working height and width in pixels.
-        out: Folder of the file. Its rows of variants that have other options by now are dropped.
-        report: Is called with a line of text per row.
+    Seeds are the outermost loop: a study that is stopped early has all trials for fewer seeds. Rows of variants that
+    have other options by now are dropped. Students that were trained on all categories with the first seed are saved
+    below `students`, where that is given.
 
     Raises:
         ValueError: If a method, an option, the images or their size do not fit, before anything is trained; or if the
@@ -35,27 +37,18 @@ def run(
     """
     for recipe in recipes:
         recipe.config()
-    splits = images.load(data, None, size=size)
+    splits = images.load(data, None, size=size, white=white)
     stem = f"{name}_{folder_name(Path(images.normalised(data)).name)}"
     store = Store(out / f"{stem}.csv", out / "trials" / stem, COLUMNS, recipes)
-    fewer = _with_fewer_classes(recipes, data, splits, size)
+    first = {0: splits}  # the sets of the first categories, by the number of categories that a recipe names
+    for n in {recipe.classes for recipe in recipes if recipe.classes}:
+        first[n] = images.load(data, list(splits.categories[:n]), size=size, white=white)
     prints = images.fingerprints(splits)
-    trials = []
+    wanted: list[Trial] = []
     for seed in dict.fromkeys(seeds):
         for recipe in recipes:
-            trials += _trials(recipe, seed, fewer.get(recipe.classes, splits), prints)
-    checks.check([trial for trial in trials if not store.done(trial)])
-    carry_out(trials, store, report)
+            images_of = first[recipe.classes]
+            wanted += trials(recipe, seed, images_of, prints, classes=len(images_of.categories))
+    check(wanted, store)
+    carry_out(wanted, store, report, students=students)
     return store.path
-
-
-def _with_fewer_classes(recipes: Sequence[Recipe], data: str, splits: Splits, size: int) -> dict[int, Splits]:
-    """The sets of the first categories, for every number of categories that a recipe names."""
-    numbers = {recipe.classes for recipe in recipes if recipe.classes}
-    return {n: images.load(data, list(splits.categories[:n]), size=size) for n in numbers}
-
-
-def _trials(recipe: Recipe, seed: int, splits: Splits, data: Mapping[str, str]) -> list[Trial]:
-    classes = len(splits.categories)
-    parts = [splits] if recipe.protocol == "multi" else [splits.of(category) for category in splits.categories]
-    return [Trial(recipe=recipe, seed=seed, splits=part, classes=classes, data=data) for part in parts]

@@ -14,27 +14,21 @@ import pandas as pd
 Row: TypeAlias = dict[str, str]
 Rows: TypeAlias = Sequence[Mapping[str, str]] | pd.DataFrame
 
+_MEASURED = ("image_auroc", "pixel_auroc", "aupro", "train_seconds")
 COLUMNS = (
     *("method", "variant", "options", "protocol", "classes", "category", "seed", "steps"),
-    *("image_auroc", "pixel_auroc", "aupro", "train_seconds", "size", "runtime"),
+    *(*_MEASURED, "size", "runtime"),
 )
 """What every table has; the tables of `run` have more."""
-SHOWN = ("image_auroc", "pixel_auroc", "aupro", "train_seconds")
-"""What the command line prints of a row."""
-_TRAINING = ("method", "variant", "options", "protocol", "classes", "seed", "steps", "size")
+DEFAULTS = {"maps": "plain", "data": "", "latency_ms_p50": "nan", "megabytes": "nan"}
+"""Columns that older tables lack, and what their rows mean without them."""
+_TRAINING = ["method", "variant", "options", "protocol", "classes", "seed", "steps", "size", "maps"]
 _WHOLE_NUMBERS = ("classes", "seed", "steps", "size")
-_NUMBERS = (*_WHOLE_NUMBERS, "image_auroc", "pixel_auroc", "aupro", "train_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A metric over seeds, of means over categories.
-
-    Attributes:
-        mean: Over seeds.
-        spread: Standard deviation over seeds; NaN of one.
-        seeds: How many.
-    """
+    """A metric over seeds, of means over categories: mean, standard deviation (NaN of one), number of seeds."""
 
     mean: float
     spread: float
@@ -53,9 +47,8 @@ def read(path: Path) -> list[Row]:
     rows = read_all(path)
     if rows.empty:
         return []
-    categories = rows.groupby(list(_TRAINING))["category"].transform("size")
-    complete = rows[categories >= rows["classes"].astype(int)]
-    return complete.to_dict("records")
+    categories = rows.groupby(_TRAINING)["category"].transform("size")
+    return rows[categories >= rows["classes"].astype(int)].to_dict("records")
 
 
 def read_all(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
@@ -65,15 +58,17 @@ def read_all(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         ValueError: If the file is damaged or lacks some of the columns.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").fillna("")
     except ValueError as error:
         raise ValueError(f"'{path}' is damaged ({error}); restore it, or move it away to start anew") from error
+    for name, default in DEFAULTS.items():
+        if name not in rows.columns:
+            rows[name] = default
     if missing := [name for name in columns if name not in rows.columns]:
         raise ValueError(
             f"'{path}' has other columns than this version of kdlib writes: {missing} are missing, found "
             f"{list(rows.columns)}. Move it away, or choose another folder with --out."
         )
-    rows = rows.fillna("")
     _check_numbers(rows, path)
     return rows
 
@@ -90,15 +85,11 @@ def figures(rows: Rows, metric: str, *by: str) -> dict[tuple[str, ...], Figure]:
     known = list(dict.fromkeys((*COLUMNS, *frame.columns)))
     if unknown := sorted({metric, *by} - set(known)):
         raise ValueError(f"the table has no columns {unknown}; it has {known}")
-    found: dict[tuple[str, ...], Figure] = {}
     if frame.empty:
-        return found
+        return {}
     frame[metric] = frame[metric].map(float)
-    if not by:
-        return {(): _figure(frame, metric)}
-    for key, group in frame.groupby(list(by), sort=False):
-        found[key] = _figure(group, metric)
-    return found
+    groups = frame.groupby(list(by), sort=False) if by else [((), frame)]
+    return {key: _figure(group, metric) for key, group in groups}
 
 
 def table(rows: Rows, *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_auroc")) -> str:
@@ -115,16 +106,14 @@ def table(rows: Rows, *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_
     lines = [head, ["---"] * len(head)]
     for key in keys:
         named = [value or "preset" for value in key]
-        seeds = str(columns[0][key].seeds)
-        measured = [str(column[key]) for column in columns]
-        lines.append([*named, seeds, *measured])
+        lines.append([*named, str(columns[0][key].seeds), *(str(column[key]) for column in columns)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def line(row: Mapping[str, Any]) -> str:
     """A row in one line, for the command line."""
     name = f"{row['method']} {row['variant']}".strip()
-    measured = "  ".join(f"{metric} {float(row[metric]):.3f}" for metric in SHOWN)
+    measured = "  ".join(f"{metric} {float(row[metric]):.3f}" for metric in _MEASURED)
     return f"{name:10s} {row['category']:20s} seed {row['seed']}  {measured}"
 
 
@@ -132,7 +121,7 @@ def means(rows: pd.DataFrame) -> str:
     """A line per method: means over categories and seeds, over those rows that have a value."""
     lines = []
     for method, group in rows.groupby("method", sort=False):
-        values = group[list(SHOWN)].astype(float).mean()
+        values = group[list(_MEASURED)].astype(float).mean()
         measured = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
         lines.append(f"{method:10s} {len(group):3d} rows  {measured}")
     return "\n".join(lines)
@@ -140,12 +129,11 @@ def means(rows: pd.DataFrame) -> str:
 
 def _figure(group: pd.DataFrame, metric: str) -> Figure:
     means = [fmean(values) for _, values in group.groupby("seed", sort=False)[metric]]
-    spread = stdev(means) if len(means) > 1 else math.nan
-    return Figure(mean=fmean(means), spread=spread, seeds=len(means))
+    return Figure(mean=fmean(means), spread=stdev(means) if len(means) > 1 else math.nan, seeds=len(means))
 
 
 def _check_numbers(rows: pd.DataFrame, path: Path) -> None:
-    for name in _NUMBERS:
+    for name in (*_WHOLE_NUMBERS, *_MEASURED):
         known = rows[name][rows[name] != ""]
         values = pd.to_numeric(known, errors="coerce")
         wrong = values.isna() & (known.str.lower() != "nan")

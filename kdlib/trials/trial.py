@@ -9,34 +9,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from kdlib import methods, teachers
+from kdlib import methods
 from kdlib.config import DistillerConfig
+from kdlib.contract import teacher_of
 from kdlib.data.records import Splits
 from kdlib.trials.names import folder_name, printable, shortened
 
 Protocol = Literal["single", "multi"]
+Maps = Literal["plain", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method, what is changed in it, how it is trained, when it is evaluated: one line of a study.
+    """A method, what is changed in it, how it is trained, when it is evaluated: one line of a study."""
 
-    Attributes:
-        method: Name or name/preset.
-        variant: What differs from the preset, as tables show it; empty for the preset itself.
-        protocol: `single`, one model per category, or `multi`, one model for all.
-        options: Fields of the method's configuration.
-        stops: Lengths of training in steps at which one training is evaluated; more than one only for methods that
-            train in one phase at a constant learning rate. Empty: the preset's own length.
-        classes: Take only so many categories, the first by name; 0 takes all.
-    """
-
-    method: str
-    variant: str = ""
-    protocol: Protocol = "multi"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    method: str  # name or name/preset
+    variant: str = ""  # what differs from the preset, as tables show it; empty for the preset itself
+    protocol: Protocol = "multi"  # one model for all categories, or `single`: one for each
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields of the method's configuration
+    # Lengths of training in steps at which one training is evaluated; more than one only for methods that train in one
+    # phase at a constant learning rate. Empty: the preset's own length.
     stops: tuple[int, ...] = ()
-    classes: int = 0
+    classes: int = 0  # take only so many categories, the first by name; 0 takes all
+    maps: tuple[Maps, ...] = ("plain",)  # how level maps are scored, a row for each; see `kdlib.calibrate`
+    half: bool = False  # evaluate what is left of the weights in 16 bits, as finished students are saved
 
     def settings(self) -> dict[str, Any]:
         """The fields of the configuration that differ from the preset, with the length of training."""
@@ -53,10 +49,7 @@ class Recipe:
     @cached_property
     def teacher(self) -> str:
         """Fingerprint of the teacher: other weights under the same name make another trial."""
-        c = self.config()
-        return teachers.teacher(
-            c.backbone, c.strides, c.weights, neighbourhood=c.neighbourhood, blocks=c.teacher_blocks
-        ).fingerprint()
+        return teacher_of(self.config()).fingerprint()
 
     def written_options(self) -> str:
         """The options as a row keeps them, so that a variant that is defined anew is told from the old one."""
@@ -65,34 +58,24 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A recipe with a seed, on the images that are trained and tested together.
-
-    Attributes:
-        recipe: What is trained, and how.
-        seed: Of the weights, the order of images, and all noise.
-        splits: The images.
-        classes: Number of categories that the recipe is tried on, together or one after the other.
-        data: Fingerprint of the images of each category.
-        device: See `kdlib.runtime`.
-        precision: See `kdlib.runtime`.
-    """
+    """A recipe with a seed, on the images that are trained and tested together."""
 
     recipe: Recipe
-    seed: int
+    seed: int  # of the weights, the order of images, and all noise
     splits: Splits
-    classes: int
-    data: Mapping[str, str]
+    classes: int  # number of categories that the recipe is tried on, together or one after the other
+    data: Mapping[str, str]  # fingerprint of the images of each category
     device: str = "auto"
     precision: str = "auto"
 
     @property
-    def size(self) -> int:
-        """Working height of the images in pixels."""
-        return self.splits.train.size[0]
-
-    @property
     def categories(self) -> tuple[str, ...]:
         return self.splits.categories
+
+    @property
+    def part(self) -> str:
+        """The category, or `all`."""
+        return "all" if self.recipe.protocol == "multi" else self.categories[0]
 
     def identity(self) -> dict[str, Any]:
         """What tells this trial from all others of a table. A trial measured anew replaces its former rows."""
@@ -107,16 +90,10 @@ class Trial:
         }
 
     def columns(self) -> dict[str, Any]:
-        """What all rows of this trial have in common."""
-        return {
-            "method": self.recipe.method,
-            "variant": self.recipe.variant,
-            "options": self.recipe.written_options(),
-            "protocol": self.recipe.protocol,
-            "classes": self.classes,
-            "seed": self.seed,
-            "size": self.size,
-        }
+        """What all rows of this trial have in common; the size is the height in pixels."""
+        shared = self.identity() | {"options": self.recipe.written_options(), "size": self.splits.train.size[0]}
+        del shared["categories"]
+        return shared
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -124,6 +101,8 @@ class Trial:
         return self.identity() | {
             "options": self.recipe.written_options(),
             "stops": list(self.recipe.stops),
+            "maps": list(self.recipe.maps),
+            "half": self.recipe.half,
             "teacher": self.recipe.teacher,
             "data": {category: self.data[category] for category in self.categories},
         }
@@ -131,15 +110,24 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the trial's file, without its suffix."""
-        part = "all" if self.recipe.protocol == "multi" else self.categories[0]
-        words = (self.recipe.method.replace("/", "-"), self.recipe.variant, part)
+        words = (self.recipe.method.replace("/", "-"), self.recipe.variant, self.part)
         readable = "-".join(shortened(folder_name(word), 40) for word in words if word)
         return f"{readable}-seed{self.seed}-{digest(self.identity())}"
 
     def __str__(self) -> str:
-        part = "all categories" if self.recipe.protocol == "multi" else self.categories[0]
+        part = "all categories" if self.part == "all" else self.part
         words = (self.recipe.method, self.recipe.variant, part, f"seed {self.seed}")
         return printable(", ".join(word for word in words if word))
+
+
+def trials(recipe: Recipe, seed: int, splits: Splits, data: Mapping[str, str], **options: Any) -> list[Trial]:
+    """The trials of a recipe with one seed: one for all categories, or one for each; `options` as of `Trial`."""
+    parts = [splits] if recipe.protocol == "multi" else [splits.of(category) for category in splits.categories]
+    found = []
+    for part in parts:
+        own = {"classes": len(part.categories)} | options
+        found.append(Trial(recipe=recipe, seed=seed, splits=part, data=data, **own))
+    return found
 
 
 def digest(content: Mapping[str, Any]) -> str:

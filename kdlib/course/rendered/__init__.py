@@ -1,5 +1,9 @@
 """Rendered sets with defects and pixel-exact masks, in the MVTec AD layout: a workshop's products, a mill's papers.
 
+`workshop` and `mill` are for tuning: whoever chose a setting has looked at their test pictures. `workshop_report` and
+`mill_report` have the same training pictures and fresh, more test pictures; numbers are reported on them, and nothing
+is chosen by them.
+
 Every picture comes from generators seeded with (seed, product and folder, index), so it is the same in any order and
 with any number of threads. Threads, not processes: they need no guard in scripts and work in notebooks on every system.
 """
@@ -19,7 +23,7 @@ from tqdm.auto import tqdm
 
 from kdlib.course.rendered import brushed_metal, capsule, circuit_board, fabric, hex_nut, paper, store, tiles
 from kdlib.course.rendered.scene import Painter, Shot, shoot
-from kdlib.course.rendered.store import Counts, Place
+from kdlib.course.rendered.store import Counts, Place, World
 from kdlib.data.generated import Generated
 
 
@@ -48,7 +52,8 @@ SETS = {"workshop": PRODUCTS, "mill": PAPERS}
 _KNOWN = PRODUCTS | PAPERS
 
 
-FULL = Counts()
+TUNING = World()
+REPORT = World(test_seed=1, counts=Counts(test=60, per_defect=24))
 
 
 def render(
@@ -57,8 +62,9 @@ def render(
     of: str = "workshop",
     categories: Iterable[str] | None = None,
     seed: int = 0,
+    test_seed: int | None = None,
     progress: bool = True,
-    counts: Counts = FULL,
+    counts: Counts = TUNING.counts,
 ) -> Path:
     """Renders the categories that are not there yet, or not whole; safe to interrupt and to call again.
 
@@ -67,6 +73,7 @@ def render(
         of: The set: `workshop` or `mill`.
         categories: Names to render, all of the set by default.
         seed: Another seed gives another set of pictures.
+        test_seed: Another seed for the test pictures alone; `None` is `seed`.
         progress: Whether to show a progress bar.
         counts: Pictures per category.
 
@@ -79,17 +86,18 @@ def render(
         FileExistsError: If a folder of a category's name was not written by this function.
     """
     root, products = Path(root), _chosen(of, categories)
-    missing = _missing(root, products, seed, counts)
+    world = World(seed=seed, test_seed=test_seed, counts=counts)
+    missing = _missing(root, products, world)
     tidy = not store.leftovers(root) or not os.access(root, os.W_OK)
     if not missing and tidy:
         return root
     with store.alone(root, wait=bool(missing)):
-        missing = _missing(root, products, seed, counts)  # another process may have rendered them by now
+        missing = _missing(root, products, world)  # another process may have rendered them by now
         total = sum(len(store.places(product.defects, counts)) for product in missing.values())
         hidden = None if progress and missing else True  # None: no bar where the output is a file or a pipe
         with tqdm(total=total, desc="rendering", unit="image", disable=hidden) as bar:
             for name in missing:
-                _render_category(root, name, seed, counts, bar)
+                _render_category(root, name, world, bar)
     return root
 
 
@@ -124,31 +132,35 @@ def _chosen(of: str, categories: Iterable[str] | None) -> dict[str, Product]:
     return {name: known[name] for name in names}
 
 
-def _missing(root: Path, products: dict[str, Product], seed: int, counts: Counts) -> dict[str, Product]:
-    return {n: p for n, p in products.items() if not store.complete(root / n, p.defects, seed, counts)}
+def _missing(root: Path, products: dict[str, Product], world: World) -> dict[str, Product]:
+    return {n: p for n, p in products.items() if not store.complete(root / n, p.defects, world)}
 
 
-def _render_category(root: Path, name: str, seed: int, counts: Counts, bar: tqdm) -> None:
+def _render_category(root: Path, name: str, world: World, bar: tqdm) -> None:
     """Renders a category beside its place and moves it there when it is complete."""
     folder = store.beside(root, name)
 
     def write(place: Place) -> None:
-        shot = picture(name, seed=seed, split=place.split, defect=place.defect, index=place.index, of=counts.per_defect)
+        seed, severities = world.seed_of(place), world.counts.per_defect
+        shot = picture(name, seed=seed, split=place.split, defect=place.defect, index=place.index, of=severities)
         place.write(folder, shot)
         bar.update()
 
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
         try:
-            list(pool.map(write, store.places(_KNOWN[name].defects, counts)))
+            list(pool.map(write, store.places(_KNOWN[name].defects, world.counts)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    store.finish(folder, root / name, seed, counts)
+    store.finish(folder, root / name, world)
 
 
-def _make(of: str, root: Path, categories: Iterable[str] | None) -> None:
-    render(root, of=of, categories=categories)
+def _generated(of: str, world: World) -> Generated:
+    def make(root: Path, categories: Iterable[str] | None) -> None:
+        render(root, of=of, categories=categories, counts=world.counts, seed=world.seed, test_seed=world.test_seed)
+
+    return Generated(make=make, licence="Apache-2.0, rendered by kdlib")
 
 
-WORKSHOP = Generated(make=partial(_make, "workshop"), licence="Apache-2.0, rendered by kdlib")
-MILL = Generated(make=partial(_make, "mill"), licence="Apache-2.0, rendered by kdlib")
+WORKSHOP, WORKSHOP_REPORT = _generated("workshop", TUNING), _generated("workshop", REPORT)
+MILL, MILL_REPORT = _generated("mill", TUNING), _generated("mill", REPORT)

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,30 @@ class Counts:
     train: int = 60
     test: int = 20
     per_defect: int = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Which pictures a root holds of every category.
+
+    Attributes:
+        seed: Of the training pictures, and of the test pictures where they have none of their own.
+        test_seed: Another seed gives fresh test pictures of the same products.
+        counts: Pictures per category.
+    """
+
+    seed: int = 0
+    test_seed: int | None = None
+    counts: Counts = field(default_factory=Counts)
+
+    def seed_of(self, place: Place) -> int:
+        """The seed that a picture is painted with."""
+        return self.seed if place.split == "train" or self.test_seed is None else self.test_seed
+
+    def described(self) -> dict[str, Any]:
+        """As a manifest keeps it."""
+        seed = self.seed if self.test_seed is None else [self.seed, self.test_seed]
+        return {"version": VERSION, "seed": seed, "counts": asdict(self.counts)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,7 @@ def places(defects: tuple[str, ...], counts: Counts) -> list[Place]:
     return normal + [Place("test", defect, i) for defect in defects for i in range(counts.per_defect)]
 
 
-def complete(folder: Path, defects: tuple[str, ...], seed: int, counts: Counts) -> bool:
+def complete(folder: Path, defects: tuple[str, ...], world: World) -> bool:
     """Whether a category is there with all its files; one of an older version of the renderer counts as missing.
 
     Raises:
@@ -86,19 +110,19 @@ def complete(folder: Path, defects: tuple[str, ...], seed: int, counts: Counts) 
     """
     if not folder.exists():
         return False
-    stored, wanted = _manifest(folder), _described(seed, counts)
+    stored, wanted = _manifest(folder), world.described()
     if stored["version"] != VERSION:
         return False
     if stored != wanted:
         raise ValueError(
             f"{folder} was rendered with {stored}, but {wanted} is asked for; delete it or choose another root"
         )
-    return all(_has(folder, place) for place in places(defects, counts))
+    return all(_has(folder, place) for place in places(defects, world.counts))
 
 
-def finish(folder: Path, target: Path, seed: int, counts: Counts) -> None:
+def finish(folder: Path, target: Path, world: World) -> None:
     """Writes the manifest of a rendered category and moves it to its place; an incomplete one there goes."""
-    (folder / MANIFEST).write_text(json.dumps(_described(seed, counts), indent=2), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(world.described(), indent=2), encoding="utf-8")
     if target.exists():
         os.replace(target, beside(target.parent, f"{target.name}-old"))
     os.replace(folder, target)
@@ -155,10 +179,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _described(seed: int, counts: Counts) -> dict[str, Any]:
-    return {"version": VERSION, "seed": seed, "counts": asdict(counts)}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
