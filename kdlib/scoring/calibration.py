@@ -3,12 +3,11 @@
     calib scores [N]        -> Threshold   one number per data set, with how sure it is
     calib maps [N, H, W]    -> Scale       one (low, high) per data set, never one per image
 
-**The threshold as an order statistic.** Let the n calib scores and the score of a future normal image be exchangeable.
-If the threshold is the k-th smallest calib score, the future score exceeds it with a probability of at most
-(n + 1 - k) / (n + 1), whatever the distribution (split conformal prediction: Vovk et al., Algorithmic Learning in a
-Random World, 2005). k = ceil((n + 1) * quantile) makes that at most 1 - quantile. This is a mean over calibration sets:
-for one set, the true false-alarm rate of continuous scores follows Beta(n + 1 - k, k), which gives the interval
-reported here. Ties can only lower the rate.
+**The threshold as an order statistic.** If the n calib scores and the score of a future normal image are exchangeable,
+it exceeds the k-th smallest of them with a probability of at most (n + 1 - k) / (n + 1), whatever the distribution
+(split conformal prediction: Vovk et al., Algorithmic Learning in a Random World, 2005). k = ceil((n + 1) * quantile)
+makes that at most 1 - quantile. This is a mean over calibration sets: for one set, the true false-alarm rate of
+continuous scores follows Beta(n + 1 - k, k), which gives the interval reported here. Ties can only lower the rate.
 
 **Too few images.** Where k exceeds n, the highest calib score is the threshold, and what can be promised is a rate of
 1 / (n + 1), more than was asked for. A quantile of 0.95 needs 19 images.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ from kdlib.data.records import ImageSet
 from kdlib.runtime import Runtime, choose
 from kdlib.scoring.pixel_counts import MEMORY, PixelCounts
 from kdlib.scoring.result import METRICS as METRICS
-from kdlib.scoring.result import Result, has_masks, metrics_of
+from kdlib.scoring.result import Result, metrics_of
 
 KEEP = 2**30  # bytes
 Keep: TypeAlias = Literal["auto", "all", "none"] | Sequence[int] | NDArray[np.integer]
@@ -63,7 +64,9 @@ def evaluate(
     """
     if not len(images):
         raise ValueError("there are no images to evaluate; expected at least one")
-    collected = _Collected(images, _positions(keep, images))
+    result = _empty(images, _positions(keep, images))
+    rows = {image: row for row, image in enumerate(result.kept.tolist())}
+    counting = _Counting(images, result.counted) if result.counted is not None else None
     runtime = choose(device, precision if precision != "auto" else getattr(model, "precision", "auto"))
     if isinstance(model, torch.nn.Module):
         runtime.prepare(model.eval())
@@ -72,9 +75,14 @@ def evaluate(
         start, index = time.perf_counter(), items["index"].tolist()
         maps, scores = predict(model, items["image"], runtime, [f"'{images.samples[i].path}'" for i in index])
         seconds += time.perf_counter() - start
-        for one in zip(index, maps.numpy(), scores.numpy(), items["mask"][:, 0].numpy(), strict=True):
-            collected.add(*one)
-    return collected.result(seconds)
+        result.scores[index] = scores
+        for i, amap, mask in zip(index, maps.numpy(), items["mask"][:, 0].numpy(), strict=True):
+            result.defect_pixels[i] = np.count_nonzero(mask)
+            if i in rows:
+                result.kept_maps[rows[i]], result.kept_masks[rows[i]] = amap, mask
+            if counting:
+                counting.add(images.samples[i].category, amap, mask)
+    return replace(result, seconds=seconds)
 
 
 def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -97,48 +105,35 @@ def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str]) ->
     return maps, scores
 
 
-class _Collected:
-    """Scores, and the maps to keep, as images come in; pixels are counted unless all maps are kept.
+def _empty(images: ImageSet, kept: NDArray[np.int64]) -> Result:
+    """Whole arrays made beforehand: small pieces kept from each batch would scatter the memory."""
+    return Result(
+        scores=np.empty(len(images), dtype=np.float32),
+        samples=images.samples,
+        defect_pixels=np.empty(len(images), dtype=np.int64),
+        seconds=0.0,
+        kept=kept,
+        kept_maps=np.empty((len(kept), *images.size), dtype=np.float32),
+        kept_masks=np.empty((len(kept), *images.size), dtype=bool),
+        counted={} if len(kept) < len(images) else None,
+    )
 
-    Everything is copied into arrays made beforehand: small pieces kept from each batch would scatter the memory.
-    """
 
-    def __init__(self, images: ImageSet, positions: NDArray[np.int64]) -> None:
-        self.samples, self.positions = images.samples, positions
-        self.rows = {image: row for row, image in enumerate(positions.tolist())}
-        self.scores = np.empty(len(images), dtype=np.float32)
-        self.defect_pixels = np.empty(len(images), dtype=np.int64)
-        self.maps = np.empty((len(positions), *images.size), dtype=np.float32)
-        self.masks = np.empty((len(positions), *images.size), dtype=bool)
-        self.to_come = Counter(sample.category for sample in self.samples)
-        self.counts: dict[str, PixelCounts] = {}
-        self.counted: dict[str, dict[str, float]] | None = None
-        if len(positions) < len(images):
-            categories = [c for c in self.to_come if has_masks([s for s in self.samples if s.category == c])]
-            self.counts, self.counted = {c: PixelCounts(MEMORY // len(categories)) for c in categories}, {}
+class _Counting:
+    """Counts pixels by category, where masks are whole; `counted` takes in the metrics of each complete category."""
 
-    def add(self, image: int, amap: NDArray[np.float32], score: float, mask: NDArray[np.bool_]) -> None:
-        self.scores[image], self.defect_pixels[image] = score, np.count_nonzero(mask)
-        if image in self.rows:
-            self.maps[self.rows[image]], self.masks[self.rows[image]] = amap, mask
-        category = self.samples[image].category
+    def __init__(self, images: ImageSet, counted: dict[str, dict[str, float]]) -> None:
+        self.counted = counted
+        self.to_come = Counter(sample.category for sample in images.samples)
+        categories = [c for c in self.to_come if images.of(c).has_masks]
+        self.counts = {c: PixelCounts(MEMORY // len(categories)) for c in categories}
+
+    def add(self, category: str, amap: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         self.to_come[category] -= 1
-        if self.counted is not None and category in self.counts:
+        if category in self.counts:
             self.counts[category].add(amap, mask)
             if not self.to_come[category]:
                 self.counted[category] = metrics_of(self.counts.pop(category))
-
-    def result(self, seconds: float) -> Result:
-        return Result(
-            scores=self.scores,
-            samples=self.samples,
-            defect_pixels=self.defect_pixels,
-            seconds=seconds,
-            kept=self.positions,
-            kept_maps=self.maps,
-            kept_masks=self.masks,
-            counted=self.counted,
-        )
 
 
 def _positions(keep: Keep, images: ImageSet) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class Result:
     kept: NDArray[np.int64]
     kept_maps: NDArray[np.float32]
     kept_masks: NDArray[np.bool_]
-    counted: Mapping[str, Mapping[str, float]] | None = None
+    counted: dict[str, dict[str, float]] | None = None
 
     @property
     def maps(self) -> NDArray[np.float32]:
@@ -145,7 +145,7 @@ class Result:
         if not self._masks_are_whole(category, index):
             return found
         if self.counted is not None:
-            return found | dict(self.counted.get(category, {}))
+            return found | self.counted.get(category, {})
         if not np.isin(index, self.kept).all():
             raise ValueError("pixel metrics of a part of the images need its maps; evaluate it alone or keep='all'")
         rows = np.searchsorted(self.kept, index)
@@ -153,9 +153,10 @@ class Result:
         return found | metrics_of(counts)
 
     def _masks_are_whole(self, category: str, index: NDArray[np.int64]) -> bool:
-        if not has_masks([self.samples[i] for i in index]):
+        anomalous = index[self.labels[index] == 1]
+        if not len(anomalous) or any(self.samples[i].mask_path is None for i in anomalous):
             return False
-        empty = [self.samples[i] for i in index if self.samples[i].label and not self.defect_pixels[i]]
+        empty = [self.samples[i] for i in anomalous if not self.defect_pixels[i]]
         if empty:
             warnings.warn(
                 f"{len(empty)} anomalous images of '{category}' have a mask without a defect, first "
@@ -184,12 +185,6 @@ class Result:
 def metrics_of(counts: PixelCounts) -> dict[str, float]:
     """Pixel metrics of counted pixels; none where there are no defective or no defect-free pixels."""
     return metrics.counts_metrics(counts) if counts.good and counts.defect else {}
-
-
-def has_masks(samples: Sequence[Sample]) -> bool:
-    """Whether there are anomalous images, and each of them has a mask."""
-    masks = [sample.mask_path is not None for sample in samples if sample.label]
-    return bool(masks) and all(masks)
 
 
 def examples(samples: Sequence[Sample], count: int) -> list[int]:
