@@ -128,7 +128,7 @@ class ImageSet(Dataset[Item]):
     def fingerprint(self) -> str:
         """A hash of all that the set gives, 32 hexadecimal digits; it reads every file once.
 
-        Names of files and folders do not count, their bytes and their order do, so a copy in another place has the same.
+        Names of files and folders do not count, their bytes and their order do: a copy elsewhere has the same.
         """
         return fingerprint(self.samples, self.size, self.white or WHITE)
 
