@@ -130,7 +130,7 @@ def test_another_format_is_refused(saved: Path) -> None:
         kd.load(saved)
 
 
-NORMAL = {"floor": 0.5, "fusion": "product", "bases": [0.0]}
+NORMAL = {"floor": 0.5, "fusion": "product", "strength": 1.0, "bases": [0.0]}
 
 TENSORS: dict[str, tuple[Change, str]] = {
     "missing": (lambda card, tensors: tensors.pop(min(tensors)), "do not fit the model"),
@@ -189,7 +189,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "normal": (lambda card: card.update(normal="half"), "normal is 'half'; expected named values"),
     "floor": (lambda card: card.update(normal=NORMAL | {"floor": "half"}), "floor is 'half'"),
     "fusion": (lambda card: card.update(normal=NORMAL | {"fusion": "min"}), "fusion is 'min'"),
-    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum"}), r"normal lacks \['bases'\]"),
+    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum", "strength": 1.0}), r"normal lacks \['bases'\]"),
 }  # fmt: skip
 
 
