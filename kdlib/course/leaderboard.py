@@ -9,7 +9,7 @@ product, and further seeds. `data/results/leaderboard.csv` has the means over ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import pandas as pd
 
 from kdlib.files import write_text
 from kdlib.methods import METHODS
-from kdlib.scoring.evaluation import METRICS
 from kdlib.trials import study, table
-from kdlib.trials.trial import Recipe
+from kdlib.trials.runner import Report
+from kdlib.trials.trial import Protocol, Recipe
 
 SIZE = 256
 LOOKUPS = ("mean", "nearest", "nearest/coreset")
@@ -28,19 +28,18 @@ ALL = tuple(
     for name in (*LOOKUPS, *(f"{method}/full" for method in METHODS))
 )
 REAL = "real"
-ROUNDS = (
+ROUNDS: tuple[tuple[str, Protocol, int], ...] = (
     *(("workshop_report", "multi", 0), (REAL, "multi", 0), ("mill_report", "multi", 0)),
     ("workshop_report", "single", 0),
     *(("workshop_report", "multi", 1), (REAL, "multi", 1), ("workshop_report", "multi", 2), (REAL, "multi", 2)),
 )
 """Data, protocol and seed, in this order."""
 _GROUP = ["set", "protocol", "method", "maps"]
+METRICS = ["image_auroc", "pixel_auroc", "aupro"]
 _MEANS = [*METRICS, "train_seconds", "latency_ms_p50", "megabytes"]
 
 
-def run(
-    real: str | None, methods: Sequence[str] | None, out: Path, students: Path, report: Callable[[str], None]
-) -> Path:
+def run(real: str | None, methods: Sequence[str] | None, out: Path, students: Path, report: Report) -> Path:
     """Carries out what is missing of the leaderboard; returns its file, `out/leaderboard.csv`.
 
     Args:
