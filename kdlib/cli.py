@@ -64,8 +64,6 @@ def run(
     """
     if protocol not in ("single", "multi"):
         raise ValueError(f"--protocol is '{protocol}'; expected 'single' or 'multi'")
-    if maps not in ("plain", "normal"):
-        raise ValueError(f"--maps is '{maps}'; expected 'normal' or 'plain'")
     given = {"weights": weights, "backbone": backbone, "steps": steps, "batch_size": batch}
     overrides = {name: value for name, value in given.items() if value is not None}
     settings = runs.Settings(
@@ -73,7 +71,7 @@ def run(
         layout=layout,
         white=white,
         protocol=protocol,  # type: ignore[arg-type]
-        maps=maps,  # type: ignore[arg-type]
+        maps=maps,
         size=size,
         overrides=overrides | options(option or []),
         device=device,

@@ -228,20 +228,16 @@ class Distiller(nn.Module):
         Raises:
             ValueError: If names or shapes do not fit, or a tensor belongs to a frozen submodule.
         """
+        misfit = "these weights do not fit the model ({}); build it as it was when trained"
         own = {name: tensor for name, tensor in tensors.items() if not self.is_frozen(name)}
         wrong = sorted(tensors.keys() - own.keys())
         try:
             result = self.load_state_dict(own, strict=False)
         except RuntimeError as error:
-            raise ValueError(
-                f"these weights do not fit the model ({error}); build it as it was when trained"
-            ) from error
+            raise ValueError(misfit.format(error)) from error
         wrong += result.unexpected_keys + [name for name in result.missing_keys if not self.is_frozen(name)]
         if wrong:
-            raise ValueError(
-                f"these weights do not fit the model: {len(wrong)} tensors are missing or surplus, first "
-                f"'{min(wrong)}'; build it as it was when trained"
-            )
+            raise ValueError(misfit.format(f"{len(wrong)} tensors are missing or surplus, first '{min(wrong)}'"))
 
     def steps(self, images: int) -> int:
         """Optimiser steps of one phase over a training set of this many images."""

@@ -186,7 +186,7 @@ def test_mistakes_of_bench_and_of_paths(
 
 
 def test_a_real_process_is_silent_where_stderr_is_no_terminal(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kdlib", "run", "stpm", "--data", str(root), "--out", str(tmp_path), *SHORT]
+    command = [sys.executable, "-m", "kdlib", "run", "mean", "--data", str(root), "--out", str(tmp_path), *SHORT]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, "--category", "bottle"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr

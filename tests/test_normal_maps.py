@@ -54,6 +54,13 @@ def test_quiet_places_are_raised_to_the_floor() -> None:
     assert found[..., 30:].mean() == pytest.approx(1)
 
 
+def test_half_of_the_correction_divides_by_the_root() -> None:
+    mean = torch.ones(1, 1, 1, 40)
+    mean[..., :20] = 3
+    (found,) = NormalMaps([mean], floor=0.1, strength=0.5)([torch.ones(1, 1, 1, 40)])
+    assert found[0, 0, 0, [0, -1]].tolist() == pytest.approx([(2 * 3) ** -0.5, 2**-0.5], rel=1e-5)
+
+
 def test_maps_of_another_size_take_a_resized_mean() -> None:
     mean = torch.linspace(1, 2, 8).view(1, 1, 1, 8).expand(1, 1, 8, 8).contiguous()
     (found,) = NormalMaps([mean])([torch.ones(2, 1, 16, 24)])

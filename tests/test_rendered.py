@@ -92,7 +92,7 @@ def test_layout_counts_and_masks(tmp_path: Path) -> None:
 
 
 def test_sets_that_load_can_ask_for(tmp_path: Path) -> None:
-    assert sorted(rendered.SETS) == names()
+    assert names() == sorted([*rendered.SETS, *(f"{name}_report" for name in rendered.SETS)])
     with pytest.raises(ValueError, match="unknown set 'mine'; known are workshop, mill"):
         render(tmp_path, of="mine")
     with pytest.raises(ValueError, match="unknown mill category 'capsule'; known are board, kraft, rose"):
@@ -101,10 +101,24 @@ def test_sets_that_load_can_ask_for(tmp_path: Path) -> None:
 
 def test_full_set_has_the_promised_size() -> None:
     for product in ALL.values():
-        places = store.places(product.defects, rendered.FULL)
-        normal = [place.split for place in places if place.defect is None]
-        assert (normal.count("train"), normal.count("test"), len(places) - len(normal)) == (60, 20, 24)
+        for world, counts in ((rendered.TUNING, (60, 20, 24)), (rendered.REPORT, (60, 60, 96))):
+            places = store.places(product.defects, world.counts)
+            normal = [place.split for place in places if place.defect is None]
+            assert (normal.count("train"), normal.count("test"), len(places) - len(normal)) == counts
         assert len(product.defects) == 4
+
+
+def test_reports_have_the_same_training_pictures_and_fresh_tests(tmp_path: Path) -> None:
+    few = Counts(train=1, test=1, per_defect=1)
+    tuning, report = (
+        render(tmp_path / str(seed), categories=["fabric"], test_seed=seed, progress=False, counts=few)
+        for seed in (None, 1)
+    )
+    for folder, same in (("train/good", True), ("test/good", False), ("test/hole", False)):
+        pictures = [(root / "fabric" / folder / "000.png").read_bytes() for root in (tuning, report)]
+        assert (pictures[0] == pictures[1]) == same
+    with pytest.raises(ValueError, match=r"was rendered with .*'seed': \[0, 1\]"):
+        render(report, categories=["fabric"], progress=False, counts=few)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> None:

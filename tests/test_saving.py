@@ -126,9 +126,11 @@ def test_a_changed_digit_is_noticed(saved: Path) -> None:
 
 def test_another_format_is_refused(saved: Path) -> None:
     rewritten(saved, lambda card, _: card.update(format=1))
-    with pytest.raises(ValueError, match=r"has format 1, this kdlib reads 2.*'kdlib'"):
+    with pytest.raises(ValueError, match=r"has format 1, this kdlib reads 3.*'kdlib'"):
         kd.load(saved)
 
+
+NORMAL = {"floor": 0.5, "fusion": "product", "strength": 1.0, "bases": [0.0]}
 
 TENSORS: dict[str, tuple[Change, str]] = {
     "missing": (lambda card, tensors: tensors.pop(min(tensors)), "do not fit the model"),
@@ -141,9 +143,13 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "elsewhere": (lambda card, tensors: tensors.update({"more": torch.zeros(7)}), "neither to the model nor"),
     "NaN": (lambda card, tensors: tensors[min(tensors)].view(-1)[:1].fill_(torch.nan), "NaN or infinite values"),
     "infinite": (lambda card, tensors: tensors[min(tensors)].view(-1)[:1].fill_(torch.inf), "NaN or infinite values"),
-    "normal maps without a floor": (
+    "normal maps without a card": (
         lambda card, tensors: tensors.update({"normal.mean_0": torch.ones(1, 1, 2, 2)}),
-        "expected mean_0, mean_1",
+        r"normal maps are \['mean_0'\]; the card wants none",
+    ),
+    "a card without normal maps": (
+        lambda card, tensors: card.update(normal=NORMAL),
+        r"normal maps are \[\]; the card wants \['mean_0'\]",
     ),
 }
 
@@ -180,7 +186,10 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "teacher of null": (lambda card: card.update(teacher=None), "teacher is None"),
     "versions": (lambda card: card["versions"].update(torch=2), "version of 'torch' is 2"),
     "white": (lambda card: card.update(white=12), "white is 12; expected none, or 255 to 65535"),
-    "floor": (lambda card: card.update(floor="half"), "floor is 'half'"),
+    "normal": (lambda card: card.update(normal="half"), "normal is 'half'; expected named values"),
+    "floor": (lambda card: card.update(normal=NORMAL | {"floor": "half"}), "floor is 'half'"),
+    "fusion": (lambda card: card.update(normal=NORMAL | {"fusion": "min"}), "fusion is 'min'"),
+    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum", "strength": 1.0}), r"normal lacks \['bases'\]"),
 }  # fmt: skip
 
 
@@ -231,3 +240,20 @@ def test_a_failing_save_keeps_the_former_files(
             kd.save(detector, saved)
         monkeypatch.undo()
         assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_half_precision_takes_half_the_space_and_loads_in_full(detector: kd.Detector, tmp_path: Path) -> None:
+    whole, half = (kd.save(detector, tmp_path / str(half), half=half) for half in (False, True))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = kd.load(half)
+    assert {p.dtype for p in loaded.model.student_parameters()} == {torch.float32}
+    for p, q in zip(loaded.model.student_parameters(), detector.model.student_parameters(), strict=True):
+        assert torch.equal(p, q.half().float())
+
+
+def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a weight is 7e\\+04; 16-bit floats end at 65504: save without half"):
+        kd.scoring.saving.halved(torch.tensor([1.0, 7e4]))
+    counts = torch.tensor([3])
+    assert kd.scoring.saving.halved(counts) is counts

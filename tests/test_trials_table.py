@@ -22,7 +22,8 @@ def test_committed_tables_are_read(path: Path) -> None:
     assert rows and all(0 <= float(row["image_auroc"]) <= 1 for row in rows)
     for row in rows:
         assert options[row["method"], row["variant"], row["protocol"]] == row["options"]
-    assert table.read_all(path).to_csv(index=False) == path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert table.read_all(path)[text.partition("\n")[0].split(",")].to_csv(index=False) == text
 
 
 def test_mean_over_categories_then_over_seeds() -> None:

@@ -40,23 +40,14 @@ class CategoryImages(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """One way in which a data set lies on disk.
+    """One way in which a data set lies on disk."""
 
-    Attributes:
-        name: What `load(layout=...)` takes.
-        expects: What the root holds; shown in errors.
-        find: Gives the categories at a root with their folders; empty if the root has another layout.
-        collect: Gives the samples of the category that lies in a folder.
-        licence: Of the data set.
-        licensed: The categories whose presence tells this data set; `None`: the layout does.
-    """
-
-    name: str
-    expects: str
-    find: Callable[[Path], Mapping[str, Path]]
-    collect: Callable[[Path, str], CategoryImages]
+    name: str  # what `load(layout=...)` takes
+    expects: str  # what the root holds; shown in errors
+    find: Callable[[Path], Mapping[str, Path]]  # the categories at a root with their folders; none in another layout
+    collect: Callable[[Path, str], CategoryImages]  # the samples of the category that lies in a folder
     licence: str = ""
-    licensed: frozenset[str] | None = None
+    licensed: frozenset[str] | None = None  # the categories that tell this data set; `None`: the layout does
 
 
 def is_normal(name: str) -> bool:

@@ -24,6 +24,7 @@ al., BMAD, CVPR workshops 2024.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,11 @@ class Tree:
         return samples_in(deeper or part, category, defect, child(part, *self.masks) or masks)
 
 
+collect_mvtec = Tree()
+COLOUR = Tree(images=("rgb",), masks=("gt",), unused=("xyz", "calibration"))
+MEDICAL = Tree(images=("img",), masks=("anomaly_mask", "label"), defects=("ungood",))
+
+
 def is_mvtec(folder: Path) -> bool:
     """Whether a folder is a category: train/good, and no folder that only one's own layout has."""
     own = any(part.name.lower() in DEFECT_NAMES for part in folders_in(folder))
@@ -152,43 +158,32 @@ def _find_btad(root: Path) -> dict[str, Path]:
     return categories if inner or ours else {}
 
 
-collect_mvtec = Tree()
-MVTEC = Layout("mvtec", "CATEGORY/train/good/*.png", find_mvtec, collect_mvtec, f"{NC} (MVTec AD)", AD_CATEGORIES)
-LOCO = Layout(
-    "mvtec_loco",
-    "CATEGORY/train/good/*.png and CATEGORY/test/logical_anomalies/*.png",
-    partial(find_categories, is_category=_is_loco),
-    collect_mvtec,
-    f"{NC} (MVTec LOCO AD)",
-    LOCO_CATEGORIES,
+def _layout(
+    name: str,
+    expects: str,
+    is_category: Callable[[Path], bool],
+    published: str,
+    licensed: frozenset[str] | None = None,
+    tree: Tree = collect_mvtec,
+) -> Layout:
+    find = partial(find_categories, is_category=is_category)
+    return Layout(name, expects, find, tree, f"{NC} ({published})", licensed)
+
+
+MVTEC = _layout("mvtec", "CATEGORY/train/good/*.png", is_mvtec, "MVTec AD", AD_CATEGORIES)
+LOCO = _layout(
+    "mvtec_loco", "CATEGORY/train/good and CATEGORY/test/logical_anomalies", _is_loco, "MVTec LOCO AD", LOCO_CATEGORIES
 )
-AD2 = Layout(
-    "mvtec_ad2",
-    "CATEGORY/train/good/*.png and CATEGORY/test_public",
-    partial(find_categories, is_category=_is_ad2),
-    collect_mvtec,
-    f"{NC} (MVTec AD 2)",
-    AD2_CATEGORIES,
-)
-MVTEC3D = Layout(
-    "mvtec3d",
-    "CATEGORY/train/good/rgb/*.png",
-    partial(find_categories, is_category=_is_mvtec3d),
-    Tree(images=("rgb",), masks=("gt",), unused=("xyz", "calibration")),
-    f"{NC} (MVTec 3D-AD)",
+AD2 = _layout("mvtec_ad2", "CATEGORY/train/good and CATEGORY/test_public", _is_ad2, "MVTec AD 2", AD2_CATEGORIES)
+MVTEC3D = _layout("mvtec3d", "CATEGORY/train/good/rgb/*.png", _is_mvtec3d, "MVTec 3D-AD", tree=COLOUR)
+BMAD = _layout(
+    "bmad", "SET/train/good and SET/test/Ungood", _is_bmad, "BMAD; its sets keep their own terms too", tree=MEDICAL
 )
 BTAD = Layout(
     "btad",
-    "CATEGORY/train/ok/*.bmp (BTech_Dataset_transformed)",
+    "BTech_Dataset_transformed/CATEGORY/train/ok/*.bmp",
     _find_btad,
     collect_mvtec,
     f"{NC} (BTAD)",
     BTAD_CATEGORIES,
-)
-BMAD = Layout(
-    "bmad",
-    "SET/train/good and SET/test/Ungood",
-    partial(find_categories, is_category=_is_bmad),
-    Tree(images=("img",), masks=("anomaly_mask", "label"), defects=("ungood",)),
-    f"{NC} (BMAD); each of its sets also keeps its own terms",
 )

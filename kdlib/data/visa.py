@@ -32,14 +32,26 @@ VISA_CATEGORIES = frozenset({
 })  # fmt: skip
 META = "meta.json"
 SPLITS = ("train", "test")
+ITEM = "img_path, mask_path, specie_name and anomaly (0 or 1)"
+
+
+class Entry(NamedTuple):
+    """One line of a list; `mask` is empty for normal images and where no mask exists."""
+
+    where: str  # the file and the line
+    split: str
+    category: str
+    defect: str
+    anomalous: bool
+    image: str
+    mask: str
 
 
 def find(root: Path) -> dict[str, Path]:
     """The categories of any of the three forms; listed ones map to the folder that holds the list."""
-    if path := _csv_at(root):
-        return _listed(root, _read_csv(path))
-    if path := _csv_at(root.parent):
-        return _listed(root.parent, _read_csv(path), root.name)
+    for base, only in ((root, None), (root.parent, root.name)):
+        if path := _csv_at(base):
+            return _listed(base, _read_csv(path), only)
     inner = child(root, "1cls")
     if folders := find_mvtec(inner or root):
         return folders if inner or VISA_CATEGORIES.issuperset(folders) else {}
@@ -47,23 +59,13 @@ def find(root: Path) -> dict[str, Path]:
 
 
 def collect(folder: Path, category: str) -> CategoryImages:
-    """The samples of one category."""
-    if path := _csv_at(folder):
-        return _samples(folder, _read_csv(path), category)
-    if normal_folders(child(folder, "train")):
+    """The samples of one category; each line of a list is checked."""
+    path = _csv_at(folder)
+    if path is None and normal_folders(child(folder, "train")):
         return collect_mvtec(folder, category)
-    return _samples(folder, _read_meta(folder), category)
-
-
-def _listed(base: Path, entries: Sequence[Entry], only: str | None = None) -> dict[str, Path]:
-    names = sorted({entry.category for entry in entries})
-    return {name: base for name in names if only in (None, name)}
-
-
-def _samples(base: Path, entries: Sequence[Entry], category: str) -> CategoryImages:
     samples: dict[str, list[Sample]] = {"train": [], "test": []}
     named: dict[Path, Entry] = {}
-    for entry in entries:
+    for entry in _read_csv(path) if path else _read_meta(folder):
         if entry.category != category:
             continue
         if entry.anomalous and entry.split == "train":
@@ -71,13 +73,24 @@ def _samples(base: Path, entries: Sequence[Entry], category: str) -> CategoryIma
                 f"{entry.where} puts the defective image {entry.image!r} into the training split, which takes normal "
                 f"images only. Use a list without such lines (VisA: 1cls.csv)."
             )
-        path = _locate(base, entry.image, entry, named)
-        mask = _locate(base, entry.mask, entry, named) if entry.anomalous and entry.mask else None
-        samples[entry.split].append(
-            Sample(path=path, category=category, defect=entry.defect, label=int(entry.anomalous), mask_path=mask)
-        )
+        image = _locate(folder, entry.image, entry, named)
+        mask = _locate(folder, entry.mask, entry, named) if entry.anomalous and entry.mask else None
+        label = int(entry.anomalous)
+        sample = Sample(path=image, category=category, defect=entry.defect, label=label, mask_path=mask)
+        samples[entry.split].append(sample)
     train, test = (sorted(part, key=lambda sample: sample.path.as_posix()) for part in samples.values())
     return CategoryImages(train=train, test=test)
+
+
+def why_no_meta(root: Path) -> str:
+    """What keeps a meta.json from being read as a list of images; empty where none is."""
+    path = root / META
+    return f" {META} {_lists(path)[1] or 'lists no images'}." if path.is_file() else ""
+
+
+def _listed(base: Path, entries: Sequence[Entry], only: str | None = None) -> dict[str, Path]:
+    names = sorted({entry.category for entry in entries})
+    return {name: base for name in names if only in (None, name)}
 
 
 def _locate(base: Path, relative: str, entry: Entry, named: dict[Path, Entry]) -> Path:
@@ -98,18 +111,6 @@ def _locate(base: Path, relative: str, entry: Entry, named: dict[Path, Entry]) -
     return path
 
 
-class Entry(NamedTuple):
-    """One line of a list; `mask` is empty for normal images and where no mask exists."""
-
-    where: str  # the file and the line
-    split: str
-    category: str
-    defect: str
-    anomalous: bool
-    image: str
-    mask: str
-
-
 def _csv_at(root: Path) -> Path | None:
     """The list split_csv/1cls.csv of a root, if it has one."""
     folder = child(root, "split_csv") if os.access(root, os.R_OK) else None
@@ -117,7 +118,6 @@ def _csv_at(root: Path) -> Path | None:
 
 
 def _read_csv(path: Path) -> list[Entry]:
-    """The lines of a 1cls.csv."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = enumerate(csv.DictReader(file), start=2)
@@ -127,6 +127,18 @@ def _read_csv(path: Path) -> list[Entry]:
     if not entries:
         raise DatasetError(f"{path} lists no images. Take the file that comes with VisA.")
     return entries
+
+
+def _csv_entry(row: dict[str, Any], where: str) -> Entry:
+    values = [(row.get(key) or "").strip() for key in ("split", "object", "label", "image", "mask")]
+    split, category, label, image, mask = values
+    split, label = split.lower(), label.lower()
+    if split not in SPLITS or label not in ("normal", "anomaly") or not category or not image:
+        raise DatasetError(
+            f"{where}: {row} has not the columns object, split (train or test), label (normal or anomaly), image, "
+            f"mask. Take the file that comes with VisA."
+        )
+    return Entry(where, split, _plain(category, where), label, label == "anomaly", image, mask)
 
 
 def _read_meta(root: Path) -> list[Entry]:
@@ -140,18 +152,9 @@ def _read_meta(root: Path) -> list[Entry]:
         for category, items in categories.items():
             where = f"{path}, {split!r}, {category!r}"
             if not isinstance(items, list):
-                raise DatasetError(
-                    f"{where}: found {items!r}; expected a list of objects with img_path, mask_path, specie_name and "
-                    f"anomaly (0 or 1)."
-                )
+                raise DatasetError(f"{where}: found {items!r}; expected a list of objects with {ITEM}.")
             entries += [_meta_entry(item, split, category, f"{where}, item {i}") for i, item in enumerate(items)]
     return entries
-
-
-def why_no_meta(root: Path) -> str:
-    """What keeps a meta.json from being read as a list of images; empty where none is."""
-    path = root / META
-    return f" {META} {_lists(path)[1] or 'lists no images'}." if path.is_file() else ""
 
 
 def _lists(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
@@ -167,27 +170,12 @@ def _lists(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     return {split: data[split] for split in SPLITS}, ""
 
 
-def _csv_entry(row: dict[str, Any], where: str) -> Entry:
-    split, category, label, image, mask = (
-        (row.get(key) or "").strip() for key in ("split", "object", "label", "image", "mask")
-    )
-    split, label = split.lower(), label.lower()
-    if split not in SPLITS or label not in ("normal", "anomaly") or not category or not image:
-        raise DatasetError(
-            f"{where}: {row} has not the columns object, split (train or test), "
-            f"label (normal or anomaly), image, mask. Take the file that comes with VisA."
-        )
-    return Entry(where, split, _plain(category, where), label, label == "anomaly", image, mask)
-
-
 def _meta_entry(item: Any, split: str, category: str, where: str) -> Entry:
     fields = item if isinstance(item, dict) else {}
-    image, mask, defect = (fields.get(key) or "" for key in ("img_path", "mask_path", "specie_name"))
+    image, mask, defect = texts = [fields.get(key) or "" for key in ("img_path", "mask_path", "specie_name")]
     flag = fields.get("anomaly")
-    if not (image and all(isinstance(text, str) for text in (image, mask, defect)) and flag in (0, 1, "0", "1")):
-        raise DatasetError(
-            f"{where}: {item!r} is not an object with img_path, mask_path, specie_name and anomaly (0 or 1)."
-        )
+    if not image or flag not in (0, 1, "0", "1") or not all(isinstance(text, str) for text in texts):
+        raise DatasetError(f"{where}: {item!r} is not an object with {ITEM}.")
     anomalous = bool(int(flag))
     if anomalous and is_normal(defect):
         raise DatasetError(f"{where}: {item!r} is an anomaly of the kind {defect!r}. Set anomaly to 0, or name it.")

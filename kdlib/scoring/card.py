@@ -33,6 +33,7 @@ class NormalCard:
 
     floor: float
     fusion: Fusion
+    strength: float
     bases: tuple[float, ...]
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
-from kdlib.scoring.normal_maps import FLOOR, FUSION, NormalMaps, Tally
+from kdlib.scoring.normal_maps import FLOOR, FUSION, STRENGTH, NormalMaps, Tally
 
 FOLDS = 5
 FEWEST = 4
@@ -92,6 +92,7 @@ def calibrate(
     maps: Literal["plain", "normal"] = "plain",
     floor: float = FLOOR,
     fusion: Fusion = FUSION,
+    strength: float = STRENGTH,
     device: str = "auto",
     precision: str = "auto",
 ) -> Detector:
@@ -106,6 +107,7 @@ def calibrate(
             of the images gets from the means of the others.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
         fusion: For `normal`; see there.
+        strength: For `normal`; see there.
         device: See `kdlib.runtime.choose`.
         precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
@@ -120,7 +122,8 @@ def calibrate(
         parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]
         tallies = [Tally.of(_level_maps(model, part, runtime)) for part in parts]
         others = [sum(tallies[:i] + tallies[i + 1 :], Tally()) for i in range(len(parts))]
-        normal = [NormalMaps.fit(tally, floor=floor, fusion=fusion) for tally in (*others, sum(tallies, Tally()))]
+        settings = {"floor": floor, "fusion": fusion, "strength": strength}
+        normal = [NormalMaps.fit(tally, **settings) for tally in (*others, sum(tallies, Tally()))]
     drawn = max(fitting(images.size) // 8 // len(parts), 1)  # enough for the scale of figures
     scores, kept = [], []
     for part, measured in zip(parts, normal, strict=False):

@@ -1,6 +1,9 @@
 """Level maps measured against what is normal at every place.
 
-    level map e [B, 1, h, w]   ->   e / max(smoothed mean m of normal maps at that place, floor x mean of m)
+    level map e [B, 1, h, w]   ->   e / (M^(1 - strength) m^strength)
+
+    m   mean of normal maps at that place, smoothed, and no lower than floor x M
+    M   mean of m over all places
 
 Networks pad images, and print, edges and moving parts are harder to imitate than plain surface: one threshold for all
 places finds those places instead of defects. If the error of a place is exponential with mean m on normal images and
@@ -12,14 +15,15 @@ and rises with e / m alone, whatever c is: by the lemma of Neyman and Pearson no
 the same rate of false alarms. Over independent levels with one c the quotients add up, which is the fusion `sum`; their
 `product`, the default, asks that all levels agree, and was better on tuning images.
 
-Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, and floored. A level whose maps go
-below 0, as a likelihood's do, is counted from its lowest normal value.
+Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, floored, and a `strength` below 1
+draws their logarithm towards the level's. A level whose maps go below 0, as a likelihood's do, is counted from its
+lowest normal value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +34,7 @@ from kdlib.maps import gaussian_blur
 
 FLOOR = 0.5
 FUSION: Fusion = "product"
+STRENGTH = 1.0
 SMOOTHING = 1.0  # feature cells
 
 
@@ -78,6 +83,7 @@ class NormalMaps(nn.Module):
         bases: The value of each level from which errors count; 0 where maps are never negative.
         floor: Lowest mean that a place may have, as a share of its level's mean over all places, in (0, 1].
         fusion: How measured levels are fused.
+        strength: Share of the correction, in (0, 1]; 1 divides by the mean of the place.
 
     Raises:
         ValueError: If there is no level, a mean is negative, NaN, infinite or 0 everywhere, or the floor out of range.
@@ -90,13 +96,18 @@ class NormalMaps(nn.Module):
         *,
         floor: float = FLOOR,
         fusion: Fusion = FUSION,
+        strength: float = STRENGTH,
     ) -> None:
         super().__init__()
-        if not 0 < floor <= 1:
-            raise ValueError(f"floor is {floor}; expected a share of the level's mean in (0, 1], usually {FLOOR}")
+        if not (0 < floor <= 1 and 0 < strength <= 1):
+            raise ValueError(
+                f"floor is {floor}, strength {strength}; expected shares in (0, 1], usually {FLOOR} and {STRENGTH}"
+            )
+        if fusion not in get_args(Fusion):
+            raise ValueError(f"fusion is '{fusion}'; expected one of {', '.join(get_args(Fusion))}")
         if not means:
             raise ValueError("there are no maps of normal images; expected at least one image, and one map per level")
-        self.floor, self.fusion, self.levels = float(floor), fusion, len(means)
+        self.floor, self.fusion, self.strength, self.levels = float(floor), fusion, float(strength), len(means)
         self.bases = tuple(bases or [0.0] * len(means))
         for level, mean in enumerate(means):
             if mean.shape[:2] != (1, 1) or not torch.isfinite(mean).all() or mean.min() < 0 or not mean.any():
@@ -107,18 +118,18 @@ class NormalMaps(nn.Module):
             self.register_buffer(f"mean_{level}", mean.float())
 
     @classmethod
-    def fit(cls, tally: Tally, *, floor: float = FLOOR, fusion: Fusion = FUSION) -> NormalMaps:
-        """Means over the images of a tally."""
+    def fit(cls, tally: Tally, **settings: Any) -> NormalMaps:
+        """Means over the images of a tally; settings as of the class."""
         means = [(total / tally.images).float() for total in tally.sums]
         # One minus a cosine may round to a hair below 0, and no base is meant.
         slack = [1e-3 * float(mean.abs().mean()) for mean in means]
         bases = [low if low < -allowed else 0.0 for low, allowed in zip(tally.lowest, slack, strict=True)]
         above = [(mean - base).clamp_min(0) for mean, base in zip(means, bases, strict=True)]
-        return cls(above, bases, floor=floor, fusion=fusion)
+        return cls(above, bases, **settings)
 
     def settings(self) -> dict[str, Any]:
-        """All but the means, as plain values."""
-        return {"floor": self.floor, "fusion": self.fusion, "bases": list(self.bases)}
+        """How the means are used, as plain values."""
+        return {"floor": self.floor, "fusion": self.fusion, "strength": self.strength}
 
     def means(self) -> list[Tensor]:
         """The mean map [1, 1, h, w] of each level."""
@@ -132,7 +143,9 @@ class NormalMaps(nn.Module):
         return [error / self._normal(mean, error) for error, mean in zip(errors, self.means(), strict=True)]
 
     def _normal(self, mean: Tensor, amap: Tensor) -> Tensor:
-        smooth = torch.maximum(gaussian_blur(mean, SMOOTHING), self.floor * mean.mean())
+        level = mean.mean()
+        smooth = torch.maximum(gaussian_blur(mean, SMOOTHING), self.floor * level)
+        smooth = level ** (1 - self.strength) * smooth**self.strength
         if smooth.shape[-2:] == amap.shape[-2:]:
             return smooth
         return F.interpolate(smooth, size=amap.shape[-2:], mode="bilinear", align_corners=False)

@@ -48,7 +48,7 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
         "size": detector.size,
         "precision": detector.precision,
         "white": detector.white,
-        "normal": detector.normal.settings() if detector.normal else None,
+        "normal": {**detector.normal.settings(), "bases": detector.normal.bases} if detector.normal else None,
         "threshold": asdict(detector.threshold),
         "scale": asdict(detector.scale),
         "versions": versions(),
@@ -165,4 +165,5 @@ def _normal_maps(means: dict[str, Tensor], card: NormalCard | None) -> NormalMap
         raise ValueError(f"the stored normal maps are {sorted(means)}; the card wants {names or 'none'}")
     if card is None:
         return None
-    return NormalMaps([means[name] for name in names], card.bases, floor=card.floor, fusion=card.fusion)
+    settings = asdict(card)
+    return NormalMaps([means[name] for name in names], settings.pop("bases"), **settings)

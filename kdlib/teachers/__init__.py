@@ -3,8 +3,7 @@
 from kdlib.teachers.building import classifier, student_like, teacher
 from kdlib.teachers.names import DEFAULT, full_name
 from kdlib.teachers.probe import Style
-from kdlib.teachers.pyramid import Pyramid, Teacher
-from kdlib.teachers.several import Several
+from kdlib.teachers.pyramid import Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
 
 __all__ = [

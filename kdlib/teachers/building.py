@@ -13,8 +13,7 @@ from torch import nn
 
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
 from kdlib.teachers.network import create, level_indices
-from kdlib.teachers.pyramid import Pyramid, Teacher
-from kdlib.teachers.several import Several
+from kdlib.teachers.pyramid import Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve, with_weights
 
 

@@ -97,10 +97,7 @@ def native_size(name: str) -> tuple[int, int]:
 
 
 def size_that_works(name: str, levels: Sequence[int], size: tuple[int, int]) -> tuple[int, int] | None:
-    """An image size near the given one that the network takes, else the one it was made for; `None` if unknown.
-
-    Tried on a network without numbers. The given size itself is returned where the network takes it.
-    """
+    """The given image size where the network takes it, else one near it, else the one it was made for, else `None`."""
     multiple = max(outline(name).strides)
     rounded = (ceil(size[0] / multiple) * multiple, ceil(size[1] / multiple) * multiple)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -116,10 +113,7 @@ def size_that_works(name: str, levels: Sequence[int], size: tuple[int, int]) -> 
 
 
 def misshapen(features: Sequence[Tensor], net: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with the sizes of features for images of a size, where a stride promises others.
-
-    Networks that scale images to a size of their own give quite other numbers.
-    """
+    """What is wrong with features of images of a size; networks that scale images give other sizes than promised."""
     for feature, stride in zip(features, net.feature_info.reduction(), strict=True):
         got = tuple(feature.shape[1:3] if gives_channels_last(net) else feature.shape[2:])
         if any(not length // stride - _LOST <= n <= ceil(length / stride) for n, length in zip(got, size, strict=True)):

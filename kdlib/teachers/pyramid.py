@@ -1,4 +1,4 @@
-"""Teachers: a timm network as a pyramid of feature levels, fine to coarse, that normalises images itself."""
+"""Teachers: timm networks, one or several, as a pyramid of feature levels, fine to coarse, that normalises images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib.teachers.names import normalisation
+from kdlib.teachers.names import JOIN, normalisation
 from kdlib.teachers.network import gives_channels_last, misshapen, native_size, size_that_works
 from kdlib.teachers.probe import Style, style
 from kdlib.teachers.weights import Weights, first_line
@@ -121,3 +121,52 @@ class Pyramid(Teacher):
             f"'{self.name}' cannot take images of {size[0]} x {size[1]} px ({wrong}); choose {height} x {width} px, or "
             "a network that takes any size, such as a ResNet, an EfficientNet or a ConvNeXt"
         ) from cause
+
+
+class Several(Teacher):
+    """Two or more networks with the same strides, all frozen or none; the channels of a level stand side by side.
+
+    Each normalises the images for itself, and its features keep their own scale.
+    """
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        super().__init__()
+        self.name = JOIN.join(member.name for member in members)
+        if len(members) < 2 or len({member.strides for member in members}) > 1:
+            described = ", ".join(f"'{member.name}' at {member.strides}" for member in members)
+            raise ValueError(f"got {described}; expected two or more networks whose levels have the same strides")
+        self.members = nn.ModuleList(members)
+        self.strides = members[0].strides
+        self.channels = tuple(sum(widths) for widths in zip(*(m.channels for m in members), strict=True))
+        self.weights = Weights(kind="several", tag=f" {JOIN} ".join(str(m.weights) for m in members))
+        self.frozen = all(member.frozen for member in members)
+
+    def networks(self) -> list[Teacher]:
+        """The networks, in order."""
+        return list(self.members)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        joined = []
+        for features in zip(*(member(x) for member in self.networks()), strict=True):
+            sizes = [f"{f.shape[-2]} x {f.shape[-1]}" for f in features]
+            if len(set(sizes)) > 1:
+                raise ValueError(
+                    f"the networks of '{self.name}' give maps of {' and '.join(sizes)} for a level; choose images "
+                    f"whose height and width are multiples of {self.strides[-1]}"
+                )
+            joined.append(torch.cat(features, dim=1))
+        return joined
+
+    def style(self) -> Style:
+        """A style that is enough for the deepest of the networks."""
+        styles = [member.style() for member in self.networks()]
+        return Style(
+            block="bottleneck" if any(s.block == "bottleneck" for s in styles) else "basic",
+            wide=any(s.wide for s in styles),
+            blocks=tuple(max(counts) for counts in zip(*(s.blocks for s in styles), strict=True)),
+            signed=any(s.signed for s in styles),
+        )
+
+    def fingerprint(self) -> str:
+        prints = "".join(member.fingerprint() for member in self.networks())
+        return hashlib.sha256(prints.encode()).hexdigest()[:16]

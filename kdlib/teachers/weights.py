@@ -61,12 +61,9 @@ def resolve(name: str, weights: str | Path = "auto") -> Weights:
 
 
 def with_weights(build: Callable[[bool], nn.Module], name: str, weights: Weights) -> nn.Module:
-    """Builds a network, or the part of it that gives features, with its weights; random ones are the same every time.
+    """A network, or the part of it that gives features, with its weights; random ones are the same every time.
 
-    Args:
-        build: Builds it, with weights of the hub or without.
-        name: Full timm name.
-        weights: Where its weights come from.
+    `build` makes it, with the hub's weights or without. Files that are damaged or do not fit are refused.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)

@@ -18,7 +18,7 @@ from kdlib.scoring.result import Result
 from kdlib.scoring.saving import save
 from kdlib.trials.names import folder_name
 from kdlib.trials.speed import peak_memory_mb
-from kdlib.trials.trial import Maps, Trial
+from kdlib.trials.trial import Trial, scoring
 
 TRIALS, MODELS, TABLE, SETTINGS = "trials", "models", "metrics.csv", "settings.json"
 """What a results folder holds besides a folder of example maps for each category."""
@@ -29,10 +29,10 @@ def examples(images: ImageSet) -> list[int]:
     return viz.examples(images.samples, 6)
 
 
-def detector(trial: Trial, model: Distiller, part: str, maps: Maps, out: Path | None) -> Detector:
+def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | None) -> Detector:
     """Calibrates a trained model on a category, or `all`, and saves it below `out/models/`, where there is a folder."""
     images = trial.splits.calib if part == trial.part else trial.splits.calib.of(part)
-    calibrated = calibrate(model, images, maps=maps, device=trial.device, precision=trial.precision)
+    calibrated = calibrate(model, images, **scoring(maps), device=trial.device, precision=trial.precision)
     if out:
         method = trial.recipe.method.replace("/", "-")
         save(calibrated, out / MODELS / folder_name(f"{method}-{part}-seed{trial.seed}"))

@@ -17,7 +17,7 @@ from kdlib.trials import images
 from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS
 from kdlib.trials.runner import Report, carry_out, check
 from kdlib.trials.store import Store
-from kdlib.trials.trial import Maps, Protocol, Recipe, Trial, trials
+from kdlib.trials.trial import Protocol, Recipe, Trial, scoring, trials
 
 _SPEED = ("train_seconds", "train_images_per_second", "score_images_per_second", "latency_ms_p50")
 _SETTING = ("backbone", "weights", "size", "steps", "runtime", "threshold", "false_alarms", "recall")
@@ -39,7 +39,7 @@ class Settings:
     layout: str = "auto"
     white: int | None = None
     protocol: Protocol = "single"  # one model per category, or `multi`: one for all
-    maps: Maps = "normal"  # see `kdlib.calibrate`
+    maps: str = "normal"  # see `kdlib.trials.trial.scoring`
     size: int = 256  # working height and width in pixels
     overrides: dict[str, Any]  # fields of the methods' configurations
     device: str = "auto"
@@ -65,6 +65,7 @@ def run(
             folder holds results of other settings.
     """
     recipes = []
+    scoring(settings.maps)
     for name in dict.fromkeys(names):
         recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(settings.maps,))
         recipe.config()

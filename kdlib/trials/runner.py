@@ -51,7 +51,7 @@ def check(trials: Sequence[Trial], store: Store) -> None:
             checked.append(network)
         for category in trial.categories:
             normal = len(trial.splits.calib.of(category))
-            if "normal" in trial.recipe.maps and normal < FEWEST:
+            if trial.recipe.maps != ("plain",) and normal < FEWEST:
                 raise ValueError(
                     f"'{category}' has {normal} calibration images; normal maps need {FEWEST} or more: take plain maps "
                     "(--maps plain), or add normal images"

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
+
 from kdlib import methods
 from kdlib.config import DistillerConfig
 from kdlib.contract import teacher_of
 from kdlib.data.records import Splits
+from kdlib.scoring.normal_maps import NormalMaps
 from kdlib.trials.names import folder_name, printable, shortened
 
 Protocol = Literal["single", "multi"]
-Maps = Literal["plain", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Recipe:
     # phase at a constant learning rate. Empty: the preset's own length.
     stops: tuple[int, ...] = ()
     classes: int = 0  # take only so many categories, the first by name; 0 takes all
-    maps: tuple[Maps, ...] = ("plain",)  # how level maps are scored, a row for each; see `kdlib.calibrate`
+    maps: tuple[str, ...] = ("plain",)  # how level maps are scored, a row for each; see `scoring`
     half: bool = False  # evaluate what is left of the weights in 16 bits, as finished students are saved
 
     def settings(self) -> dict[str, Any]:
@@ -128,6 +130,28 @@ def trials(recipe: Recipe, seed: int, splits: Splits, data: Mapping[str, str], *
         own = {"classes": len(part.categories)} | options
         found.append(Trial(recipe=recipe, seed=seed, splits=part, data=data, **own))
     return found
+
+
+def scoring(maps: str) -> dict[str, Any]:
+    """What `kdlib.calibrate` is told by `plain`, `normal` or `normal floor=1.0 fusion=sum`.
+
+    Raises:
+        ValueError: If there is something else.
+    """
+    kind, *settings = maps.split() or [""]
+    named = dict(setting.partition("=")[::2] for setting in settings)
+    try:
+        values = {name: value if name == "fusion" else float(value) for name, value in named.items()}
+        if kind == "normal" and named.keys() <= {"floor", "fusion", "strength"}:
+            NormalMaps([torch.ones(1, 1, 1, 1)], **values)  # type: ignore[arg-type]
+            return {"maps": kind, **values}
+        if maps == "plain":
+            return {"maps": kind}
+        raise ValueError("unknown word")
+    except ValueError as error:
+        raise ValueError(
+            f"maps are '{maps}' ({error}); expected plain, normal, or 'normal floor=0.5 fusion=product strength=1.0'"
+        ) from error
 
 
 def digest(content: Mapping[str, Any]) -> str:
