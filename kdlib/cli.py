@@ -31,7 +31,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Size = Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)]
 White = Annotated[int | None, typer.Option(help="White level of 16-bit grey files, such as 1023 or 4095.")]
-_SEVERAL = ("--category", "--seed", "--option", "--variant")
+_SEVERAL = ("--category", "--seed", "--option", "--variant", "--method")
 
 
 @app.command()

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from kdlib.course import leaderboard as board
 from kdlib.course.claims import ledger
-from kdlib.course.studies import STUDIES
+from kdlib.course.studies import STUDIES, check_data
 from kdlib.files import write_text
 from kdlib.trials import study as studies
 
-RESULTS = Path("data/results")
+RESULTS, STUDENTS = Path("data/results"), Path("data/students")
 
 
 def study(
@@ -27,6 +28,7 @@ def study(
     """Repeat, or continue, a study behind the notebooks' tables."""
     if name not in STUDIES:
         raise ValueError(f"unknown study '{name}'; expected one of {sorted(STUDIES)}")
+    check_data(name, data)
     recipes = STUDIES[name]
     variants = {recipe.variant for recipe in recipes}
     if unknown := sorted(set(variant or ()) - variants):
@@ -49,3 +51,13 @@ def claims(
     if out:
         write_text(out, lines)
     typer.echo(out or lines)
+
+
+def leaderboard(
+    real: Annotated[str | None, typer.Option(help="Root of a set of photographs to report on as well.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these, such as rd/full or nearest.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for leaderboard.csv and the rows behind it.")] = RESULTS,
+    students: Annotated[Path, typer.Option(help="Folder for the finished students.")] = STUDENTS,
+) -> None:
+    """Train all finished students and measure them, or continue; hours on two cores."""
+    typer.echo(board.run(real, method, out, students, typer.echo))

@@ -3,8 +3,9 @@
     python -m kdlib study one_model --data workshop
 
 writes `data/results/one_model_workshop.csv`, one row per trial, category, seed and length of training. Trainings
-whose rows are there already are not repeated. No setting is chosen here; those of the presets are explained in the
-methods' files.
+whose rows are there already are not repeated.
+
+`ladder` is what presets and the scoring of maps are chosen by; it runs on the tuning images only.
 """
 
 from __future__ import annotations
@@ -97,6 +98,26 @@ DHKD = _ablations(
     },
 )
 
+FORMS = (
+    *("plain", "normal fusion=sum", "normal", "normal floor=1.0", "normal strength=0.5"),
+    "normal strength=0.5 fusion=sum",
+)
+_SAFE: dict[str, Any] = {"schedule": "cosine", "clip": 1.0}
+LADDER = (
+    Recipe(method="mean", maps=FORMS),
+    Recipe(method="nearest", maps=FORMS),
+    Recipe(method="stpm", maps=FORMS),
+    Recipe(method="stpm", variant="falling rate", options=_SAFE, maps=FORMS),
+    Recipe(method="rd", maps=FORMS),
+    Recipe(method="rd", variant="falling rate", options=_SAFE, maps=FORMS),
+    Recipe(method="rd", variant="falling rate, mining", options=_SAFE | {"mining": 0.9}, maps=FORMS),
+    Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
+)
+CHOICES = {"ladder": LADDER}
+"""Studies that settings are chosen by."""
+TUNING = ("workshop", "mill")
+"""Image sets that may be looked at while choosing."""
+
 STUDIES: dict[str, tuple[Recipe, ...]] = {
     "one_model": ONE_MODEL,
     "per_category": (
@@ -106,4 +127,17 @@ STUDIES: dict[str, tuple[Recipe, ...]] = {
     "snl": SNL,
     "dnpkd": DNPKD,
     "dhkd": DHKD,
+    **CHOICES,
 }
+
+
+def check_data(name: str, data: str) -> None:
+    """Keeps choices away from images that are reported on.
+
+    Raises:
+        ValueError: If settings are chosen by this study, and the images are not for that.
+    """
+    if name in CHOICES and data not in TUNING:
+        raise ValueError(
+            f"settings are chosen by study '{name}', and '{data}' is for reporting; take one of {', '.join(TUNING)}"
+        )

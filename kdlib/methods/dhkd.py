@@ -232,9 +232,7 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.is_floating_point()]
 
 
-PRESETS = {
-    "mvtec": DHKDConfig(),
-    "quick": DHKDConfig(
-        backbone=teachers.DEFAULT, neighbourhood=3, steps=100, lr=3e-3, kernels=(1, 1, 1, 1), pool_first=True
-    ),
-}
+_QUICK = DHKDConfig(
+    backbone=teachers.DEFAULT, neighbourhood=3, steps=100, lr=3e-3, kernels=(1, 1, 1, 1), pool_first=True
+)
+PRESETS = {"mvtec": DHKDConfig(), "quick": _QUICK, "full": replace(_QUICK, steps=250, schedule="cosine")}

@@ -27,7 +27,7 @@ Taught in: notebooks/04_dnpkd.ipynb, "Build it".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -212,7 +212,9 @@ class DNPKD(RD):
         return [net(f) for net, f in zip(self.subnets, features, strict=True)]
 
 
+_QUICK = DNPKDConfig(backbone=teachers.DEFAULT, batch_size=16, steps=1200, ssl_weight=0.0)
 PRESETS = {
     "mvtec": DNPKDConfig(),
-    "quick": DNPKDConfig(backbone=teachers.DEFAULT, batch_size=16, steps=1200, ssl_weight=0.0),
+    "quick": _QUICK,
+    "full": replace(_QUICK, steps=400, batch_size=8, neighbourhood=3, mining=0.9, schedule="cosine", clip=1.0),
 }

@@ -21,7 +21,7 @@ Taught in: notebooks/02_reverse_distillation.ipynb, "Build it".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -140,7 +140,9 @@ class RD(Distiller):
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
 
 
+_QUICK = RDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400)
 PRESETS = {
     "mvtec": RDConfig(),
-    "quick": RDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400),
+    "quick": _QUICK,
+    "full": replace(_QUICK, steps=600, batch_size=8, mining=0.9, schedule="cosine", clip=1.0),
 }

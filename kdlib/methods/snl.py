@@ -169,7 +169,9 @@ class SNL(Distiller):
         return tokens[torch.randperm(len(tokens), device=tokens.device)[: self.config.centres]]
 
 
+_QUICK = SNLConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400)
 PRESETS = {
     "mvtec": SNLConfig(),
-    "quick": SNLConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400),
+    "quick": _QUICK,
+    "full": replace(_QUICK, steps=450, batch_size=8, schedule="cosine", clip=1.0),
 }

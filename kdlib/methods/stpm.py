@@ -21,7 +21,7 @@ Taught in: notebooks/01_stpm.ipynb, "Build it".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -85,7 +85,9 @@ class STPM(Distiller):
         return torch.optim.SGD(parameters, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay, fused=True)
 
 
+_QUICK = STPMConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=150, batch_size=16, blur=4.0)
 PRESETS = {
     "mvtec": STPMConfig(),
-    "quick": STPMConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=150, batch_size=16, blur=4.0),
+    "quick": _QUICK,
+    "full": replace(_QUICK, steps=600, batch_size=8, schedule="cosine", clip=1.0),
 }
