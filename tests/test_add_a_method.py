@@ -102,7 +102,7 @@ def test_the_contract_test_runs_over_it(toy: str, tmp_path: Path) -> None:
 
 def test_the_command_line_trains_it(toy: str, tmp_path: Path) -> None:
     tiny.data(tmp_path / "data")
-    options = ["--size", "64", "--steps", "2", "--device", "cpu", "--precision", "fp32"]
+    options = ["--size", "64", "--steps", "2", "--device", "cpu", "--precision", "fp32", "--maps", "plain"]
     arguments = ["run", toy, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), *options]
     with pytest.raises(SystemExit) as ended:
         app(expand(arguments))

@@ -252,7 +252,7 @@ def test_two_processes(tmp_path: Path) -> None:
     (tmp_path / "process.py").write_text(PROCESS)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     run = ["run", "stpm", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--size", "64"]
-    short = ["--steps", "4", "--batch", "5", "--precision", "fp32"]
+    short = ["--steps", "4", "--batch", "5", "--precision", "fp32", "--maps", "plain"]
     command = [*launch, str(tmp_path / "process.py"), str(tmp_path), *run, *short]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
