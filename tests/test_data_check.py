@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdlib.data import DatasetError, ImageSet, Sample, categories, load, open_image
+from kdlib.data import DatasetError, categories, load, open_image
 
 
 def test_mask_of_another_size(tmp_path: Path) -> None:
@@ -19,13 +19,6 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
     broken = load(root, size=8).test
     with pytest.raises(DatasetError, match=r"000_mask\.png is 10 x 12 \(width x height\).*000\.png is 12 x 10"):
         list(broken)
-
-
-def test_damaged_image_in_a_set_is_named(tmp_path: Path) -> None:
-    path = trees.picture(tmp_path / "half.jpg")
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DatasetError, match=r"half\.jpg cannot be read as an image"):
-        ImageSet([Sample(path=path, category="c")], categories=["c"], size=(8, 8))[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

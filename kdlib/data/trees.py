@@ -92,10 +92,12 @@ class Tree:
         return [sample for part in normal_folders(split) for sample in self._samples(part, category)]
 
     def _tested(self, test: Path | None, truth: Path | None, category: str) -> list[Sample]:
+        parts = folders_in(test)
         if self.defects:
             refuse_folders(test, (*NORMAL_NAMES, *self.defects))
+            parts.sort(key=lambda part: not is_normal(part.name))  # Ungood after good: fingerprints depend on the order
         samples: list[Sample] = []
-        for part in folders_in(test):
+        for part in parts:
             if part == truth:
                 continue
             if part.name.lower() in MASK_NAMES:
@@ -177,7 +179,11 @@ LOCO = _layout(
 AD2 = _layout("mvtec_ad2", "CATEGORY/train/good and CATEGORY/test_public", _is_ad2, "MVTec AD 2", AD2_CATEGORIES)
 MVTEC3D = _layout("mvtec3d", "CATEGORY/train/good/rgb/*.png", _is_mvtec3d, "MVTec 3D-AD", tree=COLOUR)
 BMAD = _layout(
-    "bmad", "SET/train/good and SET/test/Ungood", _is_bmad, "BMAD; its sets keep their own terms too", tree=MEDICAL
+    "bmad",
+    "SET/train/good and SET/test/Ungood",
+    _is_bmad,
+    "BMAD; its sets keep their own terms too",
+    tree=MEDICAL,
 )
 BTAD = Layout(
     "btad",
