@@ -21,7 +21,7 @@ from kdlib.cli import app, expand
 from kdlib.runtime import call_seconds
 from kdlib.trials import speed
 
-SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32")
+SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32", "--maps", "plain")
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_mistakes_of_bench_and_of_paths(
     nowhere = failure(monkeypatch, capsys, "run", "stpm", "--data", str(tmp_path / "none"), "--out", str(tmp_path))
     assert "does not exist" in nowhere
     (tmp_path / "file").write_text("")
-    occupied = failure(monkeypatch, capsys, "run", "stpm", "--data", str(root), "--out", str(tmp_path / "file"))
+    occupied = failure(monkeypatch, capsys, "run", "stpm", "--data", str(root), "--out", str(tmp_path / "file"), *SHORT)
     assert occupied.startswith("kdlib: ") and "file" in occupied
     for size in ("big", "0", "-1"):
         assert "--size" in failure(monkeypatch, capsys, "bench", "stpm", "--size", size)

@@ -23,13 +23,14 @@ from kdlib.files import write_text
 from kdlib.trials import images, outputs, runner, table
 from kdlib.trials import run as runs
 from kdlib.trials.names import folder_name, printable
-from kdlib.trials.trial import Trial
+from kdlib.trials.trial import Trial, scoring
 
 FIRST_COLUMNS = (
     "method,protocol,category,seed,image_auroc,image_ap,image_f1max,pixel_auroc,pixel_ap,aupro,"
     "train_seconds,train_images_per_second,score_images_per_second,latency_ms_p50,parameters,peak_memory_mb"
 )
-SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32")
+FAST = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32")
+SHORT = (*FAST, "--maps", "plain")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes long: pictures and the measurement of a latency."""
     monkeypatch.setattr(outputs, "draw", lambda *arguments: None)
-    monkeypatch.setattr(outputs, "latency_ms", lambda *arguments: 1.0)
+    monkeypatch.setattr(runner, "latency_ms", lambda *arguments: 1.0)
 
 
 def run(root: Path | str, out: Path, *arguments: str) -> list[dict[str, str]]:
@@ -114,6 +115,45 @@ def test_one_model_for_all_categories(root: Path, tmp_path: Path, quick: None) -
     assert rows[0]["threshold"] == rows[1]["threshold"]
     with pytest.raises(ValueError, match=r"other settings.*categories"):
         run(root, tmp_path, "--protocol", "multi", "--category", "bottle")
+
+
+def test_normal_maps_are_of_a_category(tmp_path: Path, quick: None) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    for category in ("bottle", "cable"):
+        trees.mvtec(root, category, train=20)
+    rows = run(root, out, "mean", "--protocol", "multi", "--maps", "normal floor=0.7")
+    assert [(r["category"], r["maps"]) for r in rows] == [(c, "normal floor=0.7") for c in ("bottle", "cable")]
+    assert rows[0]["threshold"] != rows[1]["threshold"]
+    for category in ("bottle", "cable"):
+        detector = kd.load(out / "models" / f"mean-{category}-seed0")
+        assert detector.normal is not None and detector.normal.floor == 0.7
+    with pytest.raises(ValueError, match="other settings.*maps"):
+        run(root, out, "mean", "--protocol", "multi")
+
+
+MAPS = {
+    "norm": "unknown word",
+    "normal floor=2": "expected shares in",
+    "normal floor=high": "could not convert",
+    "normal fusion=min": "fusion is 'min'; expected one of sum, mean",
+    "normal blur=2": "unknown word",
+    "plain floor=0.5": "unknown word",
+    "": "unknown word",
+}
+
+
+@pytest.mark.parametrize("maps", MAPS)
+def test_other_maps_are_refused(maps: str) -> None:
+    with pytest.raises(ValueError, match=f"maps are '{maps}' .*{MAPS[maps]}.*expected plain, normal"):
+        scoring(maps)
+
+
+def test_too_few_normal_images_for_normal_maps_are_found_before_training(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_training(monkeypatch)
+    with pytest.raises(ValueError, match=r"'bottle' has 1 calibration images; normal maps need 4 .*--maps plain"):
+        run(root, tmp_path, "mean", "--maps", "normal")
 
 
 def test_rows_that_are_there_stay(root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
