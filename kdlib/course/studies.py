@@ -98,10 +98,7 @@ DHKD = _ablations(
     },
 )
 
-FORMS = (
-    *("plain", "normal fusion=sum", "normal", "normal floor=1.0", "normal strength=0.5"),
-    "normal strength=0.5 fusion=sum",
-)
+FORMS = ("plain", "normal", "normal fusion=sum", "normal floor=0.5", "normal floor=1.0", "normal strength=0.5")
 _SAFE: dict[str, Any] = {"schedule": "cosine", "clip": 1.0}
 LADDER = (
     Recipe(method="mean", maps=FORMS),

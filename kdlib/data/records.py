@@ -123,7 +123,7 @@ class ImageSet(Dataset[Item]):
 
     def check(self) -> None:
         """Read all files before a long training; a `DatasetError` names all that are missing, damaged or do not fit."""
-        check_files(self.samples)
+        check_files(self.samples, self.white)
 
     def fingerprint(self) -> str:
         """A hash of all that the set gives, 32 hexadecimal digits; it reads every file once.
@@ -169,7 +169,7 @@ class Splits:
 
     def check(self) -> None:
         """Read all files of the three sets; see `ImageSet.check`."""
-        check_files(self.train.samples + self.calib.samples + self.test.samples)
+        check_files(self.train.samples + self.calib.samples + self.test.samples, self.train.white)
 
 
 def join(parts: Sequence[Splits]) -> Splits:

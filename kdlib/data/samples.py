@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,11 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
     return image, mask
 
 
-def check_files(samples: Iterable[Sample]) -> None:
+def check_files(samples: Iterable[Sample], white: int | None = None) -> None:
     """Read all files, before anything trains; a `DatasetError` names all that cannot be used."""
     unique = list(dict.fromkeys(samples))
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = [problem for problem in pool.map(_problem, unique) if problem]
+        problems = [problem for problem in pool.map(partial(_problem, white=white), unique) if problem]
     if problems:
         listed = "\n  ".join(problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -77,9 +78,9 @@ def fingerprint(samples: Iterable[Sample], *facts: object) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def _problem(sample: Sample) -> str:
+def _problem(sample: Sample, white: int | None) -> str:
     try:
-        open_sample(sample)
+        open_sample(sample, white)
     except DatasetError as error:
         return str(error)
     return ""

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from kdlib.config import Fusion
 from kdlib.maps import gaussian_blur
 
-FLOOR = 0.5
+FLOOR = 0.75
 FUSION: Fusion = "product"
 STRENGTH = 1.0
 SMOOTHING = 1.0  # feature cells

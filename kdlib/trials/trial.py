@@ -150,7 +150,7 @@ def scoring(maps: str) -> dict[str, Any]:
         raise ValueError("unknown word")
     except ValueError as error:
         raise ValueError(
-            f"maps are '{maps}' ({error}); expected plain, normal, or 'normal floor=0.5 fusion=product strength=1.0'"
+            f"maps are '{maps}' ({error}); expected plain, normal, or 'normal floor=0.75 fusion=product strength=1.0'"
         ) from error
 
 
