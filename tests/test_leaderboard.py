@@ -71,4 +71,10 @@ def test_an_empty_folder_has_an_empty_board(tmp_path: Path) -> None:
 
 def test_unknown_methods_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the leaderboard has no \['rd'\]; it has"):
-        leaderboard.run(None, ["rd"], tmp_path, tmp_path, print)
+        leaderboard.run(None, ["rd"], 1, tmp_path, tmp_path, print)
+
+
+def test_one_model_per_product_trains_for_a_third_of_the_steps() -> None:
+    by_method = {recipe.method: leaderboard.alone(recipe) for recipe in leaderboard.ALL}
+    assert by_method["rd/full"].protocol == "single" and by_method["rd/full"].settings() == {"steps": 400}
+    assert by_method["nearest"].settings() == {}

@@ -63,7 +63,7 @@ def test_half_of_the_correction_divides_by_the_root() -> None:
 
 def test_maps_of_another_size_take_a_resized_mean() -> None:
     mean = torch.linspace(1, 2, 8).view(1, 1, 1, 8).expand(1, 1, 8, 8).contiguous()
-    (found,) = NormalMaps([mean])([torch.ones(2, 1, 16, 24)])
+    (found,) = NormalMaps([mean], floor=0.5)([torch.ones(2, 1, 16, 24)])
     assert found.shape == (2, 1, 16, 24) and found[0, 0, 0, 0] > 0.9 and found[0, 0, 0, -1] < 0.6
 
 

@@ -56,8 +56,9 @@ def claims(
 def leaderboard(
     real: Annotated[str | None, typer.Option(help="Root of a set of photographs to report on as well.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these, such as rd/full or nearest.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Only the first rounds; 1: one model for the workshop.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for leaderboard.csv and the rows behind it.")] = RESULTS,
     students: Annotated[Path, typer.Option(help="Folder for the finished students.")] = STUDENTS,
 ) -> None:
     """Train all finished students and measure them, or continue; hours on two cores."""
-    typer.echo(board.run(real, method, out, students, typer.echo))
+    typer.echo(board.run(real, method, rounds, out, students, typer.echo))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdlib.files import write_text
-from kdlib.methods import METHODS
+from kdlib.methods import METHODS, preset
 from kdlib.trials import study, table
 from kdlib.trials.runner import Report
 from kdlib.trials.trial import Protocol, Recipe
@@ -39,12 +39,15 @@ METRICS = ["image_auroc", "pixel_auroc", "aupro"]
 _MEANS = [*METRICS, "train_seconds", "latency_ms_p50", "megabytes"]
 
 
-def run(real: str | None, methods: Sequence[str] | None, out: Path, students: Path, report: Report) -> Path:
+def run(
+    real: str | None, methods: Sequence[str] | None, rounds: int | None, out: Path, students: Path, report: Report
+) -> Path:
     """Carries out what is missing of the leaderboard; returns its file, `out/leaderboard.csv`.
 
     Args:
         real: Root of a data set of photographs; `None` leaves those rounds out.
         methods: Only these, such as `rd/full` or `nearest`; `None`: all.
+        rounds: Only so many of `ROUNDS`, the first; `None`: all.
         out: Folder of the tables.
         students: Folder that receives a folder per finished student of the workshop.
         report: Is called with a line of text per row.
@@ -56,15 +59,22 @@ def run(real: str | None, methods: Sequence[str] | None, out: Path, students: Pa
     if unknown := sorted(set(methods or ()) - set(known)):
         raise ValueError(f"the leaderboard has no {unknown}; it has {known}")
     chosen = [recipe for recipe in ALL if methods is None or recipe.method in methods]
-    for data, protocol, seed in ROUNDS:
+    for data, protocol, seed in ROUNDS[:rounds]:
         if data == REAL and real is None:
             continue
-        recipes = [replace(recipe, protocol=protocol) for recipe in chosen]
+        recipes = chosen if protocol == "multi" else [alone(recipe) for recipe in chosen]
         keep = students if data == "workshop_report" else None
         place = real or "" if data == REAL else data
         study.run("leaderboard", recipes, place, [seed], SIZE, out, report, students=keep)
         write_text(out / "leaderboard.csv", summary(out).to_csv(index=False, lineterminator="\n"))
     return out / "leaderboard.csv"
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """The same for one model per category, which trains for a third of the steps."""
+    steps = preset(recipe.method).steps
+    options = {} if steps is None else {"steps": steps // 3}
+    return replace(recipe, protocol="single", options=options)
 
 
 def summary(folder: Path) -> pd.DataFrame:

@@ -235,4 +235,4 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 _QUICK = DHKDConfig(
     backbone=teachers.DEFAULT, neighbourhood=3, steps=100, lr=3e-3, kernels=(1, 1, 1, 1), pool_first=True
 )
-PRESETS = {"mvtec": DHKDConfig(), "quick": _QUICK, "full": replace(_QUICK, steps=250, schedule="cosine")}
+PRESETS = {"mvtec": DHKDConfig(), "quick": _QUICK, "full": replace(_QUICK, steps=400, schedule="cosine")}

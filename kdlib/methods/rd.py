@@ -144,5 +144,5 @@ _QUICK = RDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400)
 PRESETS = {
     "mvtec": RDConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=600, batch_size=8, mining=0.9, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=1200, batch_size=8, mining=0.9, schedule="cosine", clip=1.0),
 }
