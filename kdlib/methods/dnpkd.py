@@ -216,5 +216,14 @@ _QUICK = DNPKDConfig(backbone=teachers.DEFAULT, batch_size=16, steps=1200, ssl_w
 PRESETS = {
     "mvtec": DNPKDConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1200, batch_size=8, neighbourhood=3, mining=0.9, schedule="cosine", clip=1.0),
+    "full": replace(
+        _QUICK,
+        strides=(8, 16),
+        neighbourhood=3,
+        steps=2000,
+        batch_size=8,
+        mining=0.9,
+        schedule="cosine",
+        clip=1.0,
+    ),
 }

@@ -144,5 +144,5 @@ _QUICK = RDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400)
 PRESETS = {
     "mvtec": RDConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1200, batch_size=8, mining=0.9, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=2000, batch_size=8, mining=0.9, schedule="cosine", clip=1.0),
 }

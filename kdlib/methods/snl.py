@@ -173,5 +173,5 @@ _QUICK = SNLConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400)
 PRESETS = {
     "mvtec": SNLConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=900, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=1600, batch_size=8, schedule="cosine", clip=1.0),
 }
