@@ -35,10 +35,11 @@ test: $(STAMP)  ## unit and contract tests, then every notebook from top to bott
 long: $(STAMP)  ## what takes minutes: fifty killed trainings, every family of timm
 	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests
 
-lint: $(STAMP)  ## style (notebooks too) and types
+lint: $(STAMP)  ## style (notebooks too), types, spelling and links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) .ci/check_texts.py
 
 browser: $(STAMP)  ## JupyterLab in headless Chromium; pictures of it land in build/browser
 	$(RUN) -m pytest -m browser -rs tests/browser
