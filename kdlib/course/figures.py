@@ -113,13 +113,13 @@ def decision(result: Result, images: ImageSet, detector: Detector, times: float,
     """
     unit = detector.threshold.value
     words = verdicts(result, times * unit)
-    places, ratios = "ttttrrrsssss;aaabbbcccddd", {"height_ratios": (1, 1.2)}
-    figure, axes = plt.subplot_mosaic(places, figsize=(9.2, 6), layout="constrained", gridspec_kw=ratios)
-    _confusion(axes["t"], words)
-    _roc(axes["r"], result, times * unit)
-    _scores(axes["s"], result, unit, times)
-    for place, i in zip("abcd", _telling(result), strict=True):
-        axis = axes[place]
+    figure = plt.figure(figsize=(9.2, 5.6), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1))
+    table, roc, scores = figure.add_subfigure(grid[0]).subplots(1, 3, width_ratios=(1.1, 1, 1.5))
+    _confusion(table, words)
+    _roc(roc, result, times * unit)
+    _scores(scores, result, unit, times)
+    for axis, i in zip(figure.add_subfigure(grid[1]).subplots(1, 4), _telling(result), strict=True):
         axis.imshow(viz.picture(images[i]["image"]))
         outline(axis, result.mask_of(i))
         axis.set(xticks=[], yticks=[], xlabel=f"score {result.scores[i] / unit:.2f}")
@@ -168,7 +168,7 @@ def _scores(axis: Axes, result: Result, unit: float, times: float) -> None:
     for label, colour, kind in ((0, viz.NORMAL, "normal"), (1, viz.ANOMALOUS, "defective")):
         axis.hist(scores[result.labels == label], edges, color=colour, alpha=0.7, label=kind)
     axis.axvline(times, color="black", linestyle="--", linewidth=1.2, label="threshold")
-    axis.set(xscale="log", xlabel="image score, 1 is the threshold from normal images", ylabel="images")
+    axis.set(xscale="log", xlabel="image score, in thresholds", ylabel="images")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
     axis.legend(frameon=False, fontsize=9)
