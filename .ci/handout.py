@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>\n?", re.DOTALL)
+ANSWER = re.compile(r"<details><summary>(?!Hint</summary>).*?</details>\n?", re.DOTALL)  # all that is folded but hints
 
 
 def unsolved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -24,7 +24,7 @@ def unsolved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = SOLUTION.sub("", cell.source).rstrip()
+            cell.source = ANSWER.sub("", cell.source).rstrip()
     return notebook
 
 
