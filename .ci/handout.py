@@ -29,13 +29,13 @@ def unsolved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def write(folder: Path) -> None:
-    """Replaces a folder by the edition."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Writes the edition into a folder."""
     left_out = shutil.ignore_patterns("TEACHING.md", ".ipynb_checkpoints", "*.tmp")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=left_out)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=left_out, dirs_exist_ok=True)
     for part in ("results", "students"):
         if (ROOT / "data" / part).exists():
-            shutil.copytree(ROOT / "data" / part, folder / "data" / part, ignore=shutil.ignore_patterns("trials"))
+            trials = shutil.ignore_patterns("trials")
+            shutil.copytree(ROOT / "data" / part, folder / "data" / part, ignore=trials, dirs_exist_ok=True)
     shutil.copy(ROOT / "data" / "README.md", folder / "data")
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         nbformat.write(unsolved(nbformat.read(path, as_version=4)), path)
