@@ -76,5 +76,5 @@ def test_unknown_methods_are_refused(tmp_path: Path) -> None:
 
 def test_one_model_per_product_trains_for_a_third_of_the_steps() -> None:
     by_method = {recipe.method: leaderboard.alone(recipe) for recipe in leaderboard.ALL}
-    assert by_method["rd/full"].protocol == "single" and by_method["rd/full"].settings() == {"steps": 400}
+    assert by_method["rd/full"].protocol == "single" and by_method["rd/full"].settings() == {"steps": 666}
     assert by_method["nearest"].settings() == {}

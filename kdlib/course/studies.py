@@ -5,7 +5,8 @@
 writes `data/results/one_model_workshop.csv`, one row per trial, category, seed and length of training. Trainings
 whose rows are there already are not repeated.
 
-`ladder` is what presets and the scoring of maps are chosen by; it runs on the tuning images only.
+`ladder` (128 px) and `finish` (`--size 256`) are what presets and the scoring of maps are chosen by; they run on the
+tuning images only.
 """
 
 from __future__ import annotations
@@ -110,7 +111,15 @@ LADDER = (
     Recipe(method="rd", variant="falling rate, mining", options=_SAFE | {"mining": 0.9}, maps=FORMS),
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
-CHOICES = {"ladder": LADDER}
+_MAPS = ("plain", "normal")
+FINISH = (
+    Recipe(method="rd/full", maps=_MAPS),
+    Recipe(method="rd/full", variant="no mining", options={"mining": 0.0}, maps=_MAPS),
+    Recipe(method="rd/full", variant="strides 4, 8, 16", options={"strides": (4, 8, 16), "steps": 1200}, maps=_MAPS),
+    Recipe(method="stpm/full", maps=_MAPS),
+    Recipe(method="nearest", maps=_MAPS),
+)
+CHOICES = {"ladder": LADDER, "finish": FINISH}
 """Studies that settings are chosen by."""
 TUNING = ("workshop", "mill")
 """Image sets that may be looked at while choosing."""

@@ -22,6 +22,7 @@ Differs from the official code: none is published. Against AST's: three levels i
 The `quick` preset differs further: EfficientNet-Lite0, its features averaged over 3 x 3 positions
     (`neighbourhood`); smaller kernels and hundreds of steps, as a flow soon learns a few dozen images by
     heart.
+The `full` preset is `quick` with a falling rate and four times the steps.
 Taught in: notebooks/05_dhkd.ipynb, "Build it".
 """
 

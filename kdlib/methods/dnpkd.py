@@ -21,6 +21,7 @@ RECONSTRUCTED for any teacher and size: SubNet's widths follow each level's chan
 Not the paper's: `channel_weight` (SNL's loss), `selection` other than `predicted`, `poolings` other than 2.
 The `quick` preset: EfficientNet-Lite0 teaches, batches of 16, 1,200 steps, and `ssl_weight=0`, because that term,
     1e-5 of a mean square, takes a second pass through SubNet, half as much time again as a step of RD.
+The `full` preset takes over what `rd/full` has, averaged features too, without a trial of its own.
 Taught in: notebooks/04_dnpkd.ipynb, "Build it".
 """
 
@@ -216,5 +217,14 @@ _QUICK = DNPKDConfig(backbone=teachers.DEFAULT, batch_size=16, steps=1200, ssl_w
 PRESETS = {
     "mvtec": DNPKDConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1200, batch_size=8, neighbourhood=3, mining=0.9, schedule="cosine", clip=1.0),
+    "full": replace(
+        _QUICK,
+        strides=(8, 16),
+        neighbourhood=3,
+        steps=2000,
+        batch_size=8,
+        mining=0.9,
+        schedule="cosine",
+        clip=1.0,
+    ),
 }

@@ -1,0 +1,56 @@
+"""Finished students: they open, are small, and give the leaderboard's numbers again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import kdlib as kd
+from kdlib.trials import table
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STUDENTS = sorted(folder.parent for folder in (REPOSITORY / "data" / "students").glob("*/model.safetensors"))
+ROWS = REPOSITORY / "data" / "results" / "leaderboard_workshop_report.csv"
+FIRST = "hex_nut"
+"""The product of the default test."""
+
+
+def rows(student: Path, category: str) -> dict[str, table.Row]:
+    """A student's rows on a product, by how its maps are scored."""
+    kept = [row for row in table.read(ROWS) if row["method"].partition("/")[0] == student.name]
+    joint = [row for row in kept if (row["protocol"], row["seed"], row["category"]) == ("multi", "0", category)]
+    return {row["maps"]: row for row in joint}
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda folder: folder.name)
+def test_a_student_is_small_and_says_what_it_is(student: Path) -> None:
+    detector = kd.load(student)
+    assert detector.model.name == student.name and detector.size == (256, 256)
+    assert (student / "model.safetensors").stat().st_size < 7e6
+    assert rows(student, FIRST).keys() >= {"plain", "normal"}
+
+
+def check(student: Path, category: str) -> None:
+    images = kd.data.load("workshop_report", [category], size=256)
+    model = kd.load(student).model
+    wanted = rows(student, category)
+    measured = {
+        "plain": kd.evaluate(model, images.test, precision="fp32"),
+        "normal": kd.evaluate(kd.calibrate(model, images.calib, maps="normal", precision="fp32"), images.test),
+    }
+    for maps, result in measured.items():
+        for metric in ("image_auroc", "pixel_auroc", "aupro"):
+            assert result.metrics()[metric] == pytest.approx(float(wanted[maps][metric]), abs=0.005), (maps, metric)
+
+
+@pytest.mark.parametrize("student", STUDENTS[:1], ids=lambda folder: folder.name)
+def test_a_student_gives_the_leaderboard_again(student: Path) -> None:
+    check(student, FIRST)
+
+
+@pytest.mark.students
+@pytest.mark.parametrize("category", ["brushed_metal", "capsule", "circuit_board", "fabric", "hex_nut", "tiles"])
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda folder: folder.name)
+def test_all_students_give_the_leaderboard_again(student: Path, category: str) -> None:
+    check(student, category)
