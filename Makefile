@@ -48,6 +48,7 @@ notebooks: $(STAMP)  ## run all (or NOTEBOOKS=...) and store their outputs
 	env -u MPLBACKEND $(RUN) .ci/run_notebooks.py $(NOTEBOOKS)
 
 handout: $(STAMP)  ## an edition of the course without solutions, in build/handout
+	rm -rf build/handout
 	$(RUN) .ci/handout.py build/handout
 
 clean:  ## remove what tests and tools left behind; .venv and data stay

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>\n?", re.DOTALL)
+ANSWER = re.compile(r"<details><summary>(?!Hint</summary>).*?</details>\n?", re.DOTALL)  # all that is folded but hints
 
 
 def unsolved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -24,18 +24,18 @@ def unsolved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = SOLUTION.sub("", cell.source).rstrip()
+            cell.source = ANSWER.sub("", cell.source).rstrip()
     return notebook
 
 
 def write(folder: Path) -> None:
-    """Replaces a folder by the edition."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Writes the edition into a folder."""
     left_out = shutil.ignore_patterns("TEACHING.md", ".ipynb_checkpoints", "*.tmp")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=left_out)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=left_out, dirs_exist_ok=True)
     for part in ("results", "students"):
         if (ROOT / "data" / part).exists():
-            shutil.copytree(ROOT / "data" / part, folder / "data" / part, ignore=shutil.ignore_patterns("trials"))
+            trials = shutil.ignore_patterns("trials")
+            shutil.copytree(ROOT / "data" / part, folder / "data" / part, ignore=trials, dirs_exist_ok=True)
     shutil.copy(ROOT / "data" / "README.md", folder / "data")
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         nbformat.write(unsolved(nbformat.read(path, as_version=4)), path)

@@ -28,6 +28,7 @@ def test_a_notebook_keeps_its_code_and_hints_and_loses_its_answers(edition: Path
     assert not any(c.outputs for c in after.cells if c.cell_type == "code")
     assert "<summary>Solution" in texts[0]
     assert "Solution" not in texts[1]
+    assert texts[1].count("<summary>") == texts[1].count("<summary>Hint")
     assert texts[1].count("<summary>Hint") == texts[0].count("<summary>Hint")
     assert texts[1].count("<details>") == texts[1].count("</details>")
 
