@@ -10,6 +10,7 @@ import dataset_trees as trees
 import pandas as pd
 import pytest
 
+import kdlib as kd
 from kdlib.contract import Distiller
 from kdlib.training.loop import History
 from kdlib.trials import runner, study, table
@@ -150,3 +151,23 @@ def test_options_of_all_recipes_are_checked_first(root: Path, trained: list[str]
         with pytest.raises(ValueError, match=words):
             run(root, (*STPM, Recipe(method="snl", options=options)))
     assert not trained
+
+
+def test_finished_students_are_saved_and_measured_in_half_precision(tmp_path: Path) -> None:
+    for category in ("bottle", "cable"):
+        trees.mvtec(tmp_path / "pictures", category, train=20)
+    maps = ("plain", "normal")
+    recipes = (
+        Recipe(method="stpm", options=SHORT | {"steps": 2}, maps=maps, half=True),
+        Recipe(method="nearest", options={"weights": "random", "patches": 20}, maps=maps, half=True),
+    )
+    students = tmp_path / "students"
+    root = str(tmp_path / "pictures")
+    path = study.run("done", recipes, root, [0, 1], 64, tmp_path, lambda line: None, students=students)
+    rows = table.read(path)
+    assert len(rows) == 2 * 2 * 2 * 2 and {row["maps"] for row in rows} == set(maps)
+    assert [folder.name for folder in students.iterdir()] == ["stpm"]
+    test = kd.data.load(root, size=64).test.of("cable")
+    measured = kd.evaluate(kd.load(students / "stpm").model, test, precision="fp32").metrics()
+    (row,) = [r for r in rows if (r["method"], r["maps"], r["category"], r["seed"]) == ("stpm", "plain", "cable", "0")]
+    assert float(row["image_auroc"]) == pytest.approx(measured["image_auroc"], abs=1e-4)

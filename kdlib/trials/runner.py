@@ -132,8 +132,9 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     if not processes().is_main_process:
         return []
     if trial.recipe.half:
-        model.load_trained({name: halved(tensor) for name, tensor in model.trained_tensors().items()})
-    if students and trial.recipe.protocol == "multi" and trial.seed == 0:
+        model.load_trained({name: halved(t).to(t.dtype) for name, t in model.trained_tensors().items()})
+    is_student = trial.recipe.method.partition("/")[0] in methods.METHODS
+    if students and is_student and trial.recipe.protocol == "multi" and trial.seed == 0:
         outputs.student(trial, model, students)
     return stops.rows() + measured(trial, model, history, stops.training_seconds(history), out)
 
