@@ -78,7 +78,7 @@ def features(x: Tensor, levels: Sequence[Tensor], strides: Sequence[int], *, alt
     They are the image on the grid of the level, the channel that varies most, and the first three principal components
     as red, green and blue.
     """
-    figure, axes = plt.subplots(len(levels), 3, figsize=(5.6, 1.9 * len(levels)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(levels), 3, figsize=(5.2, 1.75 * len(levels)), layout="constrained", squeeze=False)
     for row, stride, t in zip(axes, strides, levels, strict=True):
         grid = F.interpolate(x, size=t.shape[2:], mode="area")[0].permute(1, 2, 0)
         lively = int(t[0].flatten(1).std(1).argmax())
@@ -113,7 +113,7 @@ def decision(result: Result, images: ImageSet, detector: Detector, times: float,
     """
     unit = detector.threshold.value
     words = verdicts(result, times * unit)
-    figure = plt.figure(figsize=(9.2, 5.6), layout="constrained")
+    figure = plt.figure(figsize=(8.6, 5.3), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 1))
     table, roc, scores = figure.add_subfigure(grid[0]).subplots(1, 3, width_ratios=(1.1, 1, 1.5))
     _confusion(table, words)

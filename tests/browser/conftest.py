@@ -88,6 +88,8 @@ def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     home = tmp_path_factory.mktemp("lab")
     server = Lab(home / "notebooks", free_port(), secrets.token_hex(16))
     shutil.copytree(ROOT / "notebooks", server.folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if (students := ROOT / "data" / "students").exists():
+        shutil.copytree(students, home / "data" / "students")
     options = {
         "port": server.port,
         "root_dir": server.folder,
