@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
+import torch
 from scipy import ndimage
 
+import kdlib as kd
 from kdlib import metrics
 from kdlib.course import checks
 
@@ -21,6 +25,21 @@ def sampled(maps: Any, masks: Any) -> float:
     pro = np.array([np.mean([(maps[i] > t)[region].mean() for i, region in regions]) for t in thresholds])
     inside = np.linspace(0, 0.3, 301)
     return float(np.interp(inside, fpr, pro).mean())
+
+
+def nearest(memory: Any, t: Any) -> Any:
+    """Distance of each feature to the nearest of a memory."""
+    return torch.cdist(t.flatten(1).T, memory).amin(1).view(t.shape[1:])
+
+
+class Darkness:
+    """Maps that know nothing."""
+
+    def anomaly_map(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 - x.mean(1, keepdim=True)
+
+    def image_score(self, amap: torch.Tensor) -> torch.Tensor:
+        return amap.flatten(1).amax(1)
 
 
 def even(x: Any) -> Any:
@@ -119,10 +138,13 @@ CASES: list[tuple[str, Any, str]] = [
     ("auroc_by_hand", None, "not answered yet"),
     ("auroc_by_hand", 6.5 / 9, "right: 0.722"),
     ("auroc_by_hand", 6 / 9, "not yet: 0.667"),
-    ("ap_by_chance", {"candle": None, "cashew": None, "pcb3": None}, "not answered yet"),
-    ("ap_by_chance", {"candle": 0.5, "cashew": 2 / 3, "pcb3": 100 / 201}, "right"),
-    ("ap_by_chance", {"candle": 0.5, "cashew": 0.5, "pcb3": 0.5}, "not yet: 0.5 for 'cashew'"),
-    ("ap_by_chance", {"candle": 0.5}, "not yet: None for 'cashew'"),
+    ("nearest_distance", None, "not answered yet"),
+    ("nearest_distance", nearest, "right: this is `nearest`"),
+    ("nearest_distance", lambda m, t: nearest(m, t) ** 2, "not yet: the distances are squared"),
+    ("nearest_distance", lambda m, t: nearest(m, t).T, "not yet: expected a tensor [h, w], here (4, 6)"),
+    ("nearest_distance", lambda m, t: nearest(m, t) + 1, "not yet: off by up to 1.00"),
+    ("nearest_distance", lambda m, t: nearest(m, t.permute(1, 2, 0).reshape(3, 4, 6)), "not yet: off"),
+    ("nearest_distance", lambda m, t: nearest(m, t.reshape(-1, 3).T.reshape(3, 4, 6)), "not yet: positions"),
     ("sampled_aupro", None, "not answered yet"),
     ("sampled_aupro", sampled, "right: yours"),
     ("sampled_aupro", metrics.aupro, "not yet: yours"),
@@ -139,6 +161,17 @@ def test_a_checker_judges_the_answer(name: str, answer: Any, start: str, capsys:
     getattr(checks, name)(answer)
     out = capsys.readouterr().out
     assert out.startswith(start) and out.count("\n") == 1
+
+
+def test_own_maps_are_compared_with_a_score_to_beat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tiny.data(tmp_path, size=32).test
+    to_beat = kd.evaluate(Darkness(), images, device="cpu", precision="fp32")
+    perfect = to_beat.masks + 0.0
+    for answer in (None, perfect, to_beat.maps, perfect[:, :8], perfect * np.nan):
+        checks.own_maps(answer, to_beat)
+    starts = ["not answered yet", "right: image AUROC 1.000", "not yet: image AUROC", "not yet: expected finite"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith(start) for line, start in zip(lines, [*starts, starts[-1]], strict=True)] == [True] * 5
 
 
 def test_printed_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What only the notebooks need: rendered image sets, widgets, checkers, studies and the ledger of claims.
+"""What only the notebooks need: rendered image sets, figures, widgets, checkers, studies and the ledger of claims.
 
 Each part is imported when it is first asked for: rendering a set needs neither ipywidgets nor matplotlib.
 """
@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdlib.course import checks, claims, rendered, studies, widgets
+    from kdlib.course import checks, claims, figures, rendered, studies, widgets
 
-__all__ = ["checks", "claims", "rendered", "studies", "widgets"]
+__all__ = ["checks", "claims", "figures", "rendered", "studies", "widgets"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -8,11 +8,10 @@ from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
 from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, opposite_losses, rd_parameters
 from kdlib.course.checks.snl import blind_spots, memory_limits, reductions
-from kdlib.course.checks.start import ap_by_chance, auroc_by_hand, harmless_rescalings, sampled_aupro
+from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
 from kdlib.course.checks.stpm import distance_bounds, level_weights, rank_pixels
 
 __all__ = [
-    "ap_by_chance",
     "auroc_by_hand",
     "blind_spots",
     "distance_bounds",
@@ -24,8 +23,10 @@ __all__ = [
     "level_weights",
     "memory_limits",
     "mixed_masks",
+    "nearest_distance",
     "one_threshold",
     "opposite_losses",
+    "own_maps",
     "printed_means",
     "rank_pixels",
     "rd_parameters",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F
 
-from kdlib.course.checks.answers import answered, numbers_right
+from kdlib.course.checks.answers import answered
 from kdlib.scoring import metrics
+from kdlib.scoring.result import Result
 
 
 def auroc_by_hand(answer: float | None) -> None:
@@ -23,14 +29,57 @@ def auroc_by_hand(answer: float | None) -> None:
         print(f"right: {true:.3f} is the chance that a random defective image scores higher than a random normal one")
 
 
-def ap_by_chance(answer: Mapping[str, float] | None) -> None:
-    """Notebook 00: average precision of an uninformed detector on three VisA categories."""
+def nearest_distance(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
+    """Notebook 00: the distance from each feature [C, h, w] to the nearest one of a memory [M, C]."""
     if not answered(answer):
         return
-    counts = {"candle": (100, 100), "cashew": (50, 100), "pcb3": (101, 100)}
-    true = {name: metrics.chance([0] * normal + [1] * bad)["image_ap"] for name, (normal, bad) in counts.items()}
-    if numbers_right(answer, true, "of all images called anomalous, what share is?", absolute=0.001):
-        print("right: the chance level of AP is a property of the test set, so APs of two test sets cannot be compared")
+    generator = torch.Generator().manual_seed(0)
+    memory, t = torch.rand(50, 3, generator=generator), torch.rand(3, 4, 6, generator=generator)
+    found = answer(memory, t)
+    if not isinstance(found, Tensor) or found.shape != (4, 6):
+        print(f"not yet: expected a tensor [h, w], here (4, 6), found {getattr(found, 'shape', found)}")
+        return
+    flat = t.flatten(1).T
+    distances = torch.cdist(flat, memory)
+    cosines = 1 - F.normalize(flat, dim=1) @ F.normalize(memory, dim=1).T
+    near = {
+        "the distances are squared: take the root": distances.square().amin(1),
+        "this is the mean distance; what matters is the nearest patch alone": distances.mean(1),
+        "this is the farthest patch": distances.amax(1),
+        "this is one minus a cosine; here the lengths count too": cosines.amin(1),
+        "positions are mixed up: [C, h, w] becomes [h * w, C] by flatten(1).T": torch.cdist(
+            t.reshape(-1, 3), memory
+        ).amin(1),
+        "": distances.amin(1),
+    }
+    for hint, wrong in near.items():
+        if torch.allclose(found.float(), wrong.view(4, 6), atol=1e-4):
+            print(
+                f"not yet: {hint}" if hint else "right: this is `nearest`, but for its 3 x 3 smoothing of the features"
+            )
+            return
+    error = float((found - distances.amin(1).view(4, 6)).abs().max())
+    print(f"not yet: off by up to {error:.2f}; for each position, form all distances to the memory, and keep the least")
+
+
+def own_maps(answer: ArrayLike | None, to_beat: Result) -> None:
+    """Notebook 00: the learner's maps [N, H, W] of the images of `to_beat`, whose image AUROC is the score to beat."""
+    if not answered(answer):
+        return
+    maps = np.asarray(answer, dtype=np.float32)
+    if maps.shape != to_beat.maps.shape or not np.isfinite(maps).all():
+        print(f"not yet: expected finite maps {to_beat.maps.shape}, one per test image; found {maps.shape}")
+        return
+    own = replace(to_beat, kept_maps=maps, scores=maps.max((1, 2)))
+    kinds = sorted(set(own.defects.tolist()) - {"normal"})
+    by_kind = {kind: own.of_defect(kind).metrics()["image_auroc"] for kind in kinds}
+    weakest = min(by_kind, key=lambda kind: by_kind[kind])
+    mine, theirs = own.metrics(), to_beat.metrics()
+    print(
+        f"{'right' if mine['image_auroc'] > theirs['image_auroc'] else 'not yet'}: image AUROC "
+        f"{mine['image_auroc']:.3f} (to beat: {theirs['image_auroc']:.3f}), AUPRO {mine['aupro']:.3f} "
+        f"({theirs['aupro']:.3f}); weakest on {weakest.replace('_', ' ')}, {by_kind[weakest]:.3f}"
+    )
 
 
 def sampled_aupro(answer: Callable[[Any, Any], float] | None) -> None:
