@@ -195,8 +195,8 @@ class LiveCurve:
         found = {self.words.get(n, n): history.losses(n) for n in names}
         lines = {word: (np.arange(1, len(losses) + 1), losses) for word, losses in found.items()}
         title = f"step {done} of {self.steps}"
-        axes = {"xlabel": "step", "ylabel": "loss", "log": True, "log_x": True}
-        self._display(curves(lines, title=title, width=self.width, **axes))
+        figure = curves(lines, xlabel="step", ylabel="loss", title=title, log=True, log_x=True, width=self.width)
+        self._display(figure)
 
     def _display(self, figure: Figure) -> None:
         from IPython.display import display
