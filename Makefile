@@ -21,7 +21,7 @@ NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 # Threads that wait by spinning slow everything threefold where another process uses a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: lab test long lint browser notebooks clean
+.PHONY: lab test long lint browser notebooks handout clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
@@ -35,16 +35,21 @@ test: $(STAMP)  ## unit and contract tests, then every notebook from top to bott
 long: $(STAMP)  ## what takes minutes: fifty killed trainings, every family of timm
 	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests
 
-lint: $(STAMP)  ## style (notebooks too) and types
+lint: $(STAMP)  ## style (notebooks too), types, spelling and links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) .ci/check_texts.py
 
 browser: $(STAMP)  ## JupyterLab in headless Chromium; pictures of it land in build/browser
 	$(RUN) -m pytest -m browser -rs tests/browser
 
 notebooks: $(STAMP)  ## run all (or NOTEBOOKS=...) and store their outputs
 	env -u MPLBACKEND $(RUN) .ci/run_notebooks.py $(NOTEBOOKS)
+
+handout: $(STAMP)  ## an edition of the course without solutions, in build/handout
+	rm -rf build/handout
+	$(RUN) .ci/handout.py build/handout
 
 clean:  ## remove what tests and tools left behind; .venv and data stay
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

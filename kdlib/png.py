@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+GREY = 48  # largest difference between red, green and blue
+
 
 def show(figure: Figure) -> None:
     """Displays a figure in a notebook as a PNG with its label as alt text, and closes it."""
@@ -29,11 +31,14 @@ def bundle(figure: Figure) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as a PNG whose colours are rounded to multiples of 5 in 0..255: half the size, the same to the eye.
+    """The figure as a PNG with fewer colours: steps of 5 in 0..255, and of 10 in greys, where photographs have noise.
 
-    A palette of 256 colours would be smaller for one photograph, but loses rare colours beside a map: rust turns grey.
+    It has a third of the size and looks the same. A palette of 256 colours would be smaller for one photograph, but
+    loses rare colours beside a map: rust turns grey.
     """
     figure.savefig(full := io.BytesIO(), format="png", dpi=dpi)
     colours = np.asarray(Image.open(full).convert("RGB"), dtype=np.uint16)
-    Image.fromarray(((colours + 2) // 5 * 5).astype(np.uint8)).save(small := io.BytesIO(), format="png")
+    step = np.where(np.ptp(colours, axis=2, keepdims=True) < GREY, 10, 5)
+    rounded = np.minimum((colours + step // 2) // step * step, 255).astype(np.uint8)
+    Image.fromarray(rounded).save(small := io.BytesIO(), format="png", optimize=True)
     return small.getvalue()

@@ -55,6 +55,7 @@ def test_cells_are_short(notebook: nbformat.NotebookNode) -> None:
 TEXTS = [
     *NOTEBOOKS,
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "data/results/README.md")),
+    *(ROOT / "notebooks" / name for name in ("GLOSSARY.md", "TEACHING.md")),
 ]
 ROOTS = {"kd": "kdlib", "kdlib": "kdlib", "course": "kdlib.course"}
 

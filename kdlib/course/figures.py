@@ -75,26 +75,26 @@ def beside(
 def features(x: Tensor, levels: Sequence[Tensor], strides: Sequence[int], *, alt: str = "") -> Figure:
     """What a teacher sees in an image [1, 3, H, W]: each level's features [1, C, h, w] in three views.
 
-    Beside the image on the grid of the level: the channel that varies most, the length of the feature vector, and the
-    first three principal components as red, green and blue.
+    They are the image on the grid of the level, the channel that varies most, and the first three principal components
+    as red, green and blue.
     """
-    figure, axes = plt.subplots(len(levels), 4, figsize=(6.6, 1.7 * len(levels)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(levels), 3, figsize=(5.6, 1.9 * len(levels)), layout="constrained", squeeze=False)
     for row, stride, t in zip(axes, strides, levels, strict=True):
         grid = F.interpolate(x, size=t.shape[2:], mode="area")[0].permute(1, 2, 0)
         lively = int(t[0].flatten(1).std(1).argmax())
-        for axis, view in zip(row, (grid, t[0, lively], t[0].norm(dim=0), _components(t[0])), strict=True):
+        for axis, view in zip(row, (grid, t[0, lively], _components(t[0])), strict=True):
             axis.imshow(view.numpy(), cmap=viz.FEATURE_COLOURS)
         row[0].set_ylabel(f"stride {stride}")
-    for axis, name in zip(axes[0], ("image on this grid", "one channel", "length", "three components"), strict=True):
+    for axis, name in zip(axes[0], ("image on this grid", "one channel", "three components"), strict=True):
         axis.set_title(name, fontsize=10)
     plt.setp(axes, xticks=[], yticks=[])
-    figure.set_label(alt or f"Features at strides {list(strides)}: image, one channel, length, components")
+    figure.set_label(alt or f"Features at strides {list(strides)}: image, one channel, components")
     return figure
 
 
 def verdicts(result: Result, threshold: float) -> list[str]:
     """What a threshold makes of every image: found, missed, false alarm or passed."""
-    called = result.scores > threshold
+    called = result.scores.astype(np.float64) > threshold
     return [_WORDS[int(label), int(call)] for label, call in zip(result.labels, called, strict=True)]
 
 
@@ -113,17 +113,16 @@ def decision(result: Result, images: ImageSet, detector: Detector, times: float,
     """
     unit = detector.threshold.value
     words = verdicts(result, times * unit)
-    figure, axes = plt.subplot_mosaic("ttttrrrsssss;aaabbbcccddd", figsize=(9, 5.4), layout="constrained")
-    _confusion(axes["t"], words)
-    _roc(axes["r"], result, times * unit)
-    viz.score_histogram(result, ax=axes["s"])
-    axes["s"].axvline(times * unit, color="black", linestyle="--", linewidth=1.2)
-    axes["s"].set_title("scores, threshold dashed", fontsize=10)
-    for place, i in zip("abcd", _telling(result), strict=True):
-        axis = axes[place]
+    figure = plt.figure(figsize=(9.2, 5.6), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1))
+    table, roc, scores = figure.add_subfigure(grid[0]).subplots(1, 3, width_ratios=(1.1, 1, 1.5))
+    _confusion(table, words)
+    _roc(roc, result, times * unit)
+    _scores(scores, result, unit, times)
+    for axis, i in zip(figure.add_subfigure(grid[1]).subplots(1, 4), _telling(result), strict=True):
         axis.imshow(viz.picture(images[i]["image"]))
         outline(axis, result.mask_of(i))
-        axis.set(xticks=[], yticks=[], xlabel=f"score {result.scores[i] / unit:.2f} thresholds")
+        axis.set(xticks=[], yticks=[], xlabel=f"score {result.scores[i] / unit:.2f}")
         axis.set_title(f"{result.defects[i]}: {words[i]}".replace("_", " "), fontsize=10)
     counts = ", ".join(f"{words.count(word)} {word}" for word in _WORDS.values())
     figure.set_label(f"{title}, threshold times {times:.2f}: {counts}; ROC curve, histogram, verdicts on four images.")
@@ -160,6 +159,19 @@ def _roc(axis: Axes, result: Result, threshold: float) -> None:
     axis.plot(*point, "o", color=viz.ANOMALOUS, markersize=8)
     axis.set(xlabel="false alarms / normal", ylabel="found / defective", aspect="equal")
     axis.set_title("ROC curve and our point", fontsize=10)
+
+
+def _scores(axis: Axes, result: Result, unit: float, times: float) -> None:
+    """Histogram in thresholds, on a logarithmic axis: products of levels reach far."""
+    scores = result.scores / unit
+    edges = np.geomspace(scores.min(), scores.max(), 25).tolist()
+    for label, colour, kind in ((0, viz.NORMAL, "normal"), (1, viz.ANOMALOUS, "defective")):
+        axis.hist(scores[result.labels == label], edges, color=colour, alpha=0.7, label=kind)
+    axis.axvline(times, color="black", linestyle="--", linewidth=1.2, label="threshold")
+    axis.set(xscale="log", xlabel="image score, in thresholds", ylabel="images")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
+    axis.legend(frameon=False, fontsize=9)
 
 
 def _components(t: Tensor) -> Tensor:
