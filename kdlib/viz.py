@@ -154,13 +154,15 @@ def curves(
     ylabel: str,
     title: str = "",
     log: bool = False,
+    log_x: bool = False,
     width: float = 6.5,
 ) -> Figure:
-    """Lines by name, each (x, y), in one frame."""
+    """Lines by name, each (x, y), in one frame; `log` and `log_x` make its axes logarithmic."""
     figure, axis = plt.subplots(figsize=(width, width * 0.45), layout="constrained")
     for line, (x, y) in lines.items():
         axis.plot(x, y, label=name(line), linewidth=1.6)
-    axis.set(xlabel=name(xlabel), ylabel=name(ylabel), title=name(title), yscale="log" if log else "linear")
+    axis.set(xlabel=name(xlabel), ylabel=name(ylabel), title=name(title))
+    axis.set(xscale="log" if log_x else "linear", yscale="log" if log else "linear")
     beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # many names would cover the lines
     axis.legend(frameon=False, **(beside if len(lines) > 3 else {}))
     axis.grid(alpha=0.25)
@@ -174,11 +176,13 @@ class LiveCurve:
     Args:
         steps: Steps to expect, for the progress in the title.
         every: Seconds between two drawings.
+        strides: Of the teacher's levels; lines are then called "stride 8", not `level_1`.
         width: Inches.
     """
 
-    def __init__(self, steps: int, *, every: float = 1.0, width: float = 6.5) -> None:
+    def __init__(self, steps: int, *, every: float = 1.0, strides: Sequence[int] = (), width: float = 6.5) -> None:
         self.steps, self.every, self.width = steps, every, width
+        self.words = {f"level_{level}": f"stride {stride}" for level, stride in enumerate(strides)}
         self._drawn = time.perf_counter()
         self._handle: Any = None
 
@@ -188,9 +192,11 @@ class LiveCurve:
             return
         self._drawn = now
         names = [n for n in history.rows[-1] if n not in ("phase", "step")]
-        lines = {n: (np.arange(len(history.losses(n))), history.losses(n)) for n in names}
+        found = {self.words.get(n, n): history.losses(n) for n in names}
+        lines = {word: (np.arange(1, len(losses) + 1), losses) for word, losses in found.items()}
         title = f"step {done} of {self.steps}"
-        self._display(curves(lines, xlabel="step", ylabel="loss", title=title, log=True, width=self.width))
+        figure = curves(lines, xlabel="step", ylabel="loss", title=title, log=True, log_x=True, width=self.width)
+        self._display(figure)
 
     def _display(self, figure: Figure) -> None:
         from IPython.display import display

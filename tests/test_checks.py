@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import ndimage
 import kdlib as kd
 from kdlib import metrics
 from kdlib.course import checks
+from kdlib.scoring.calibration import threshold
 
 
 def sampled(maps: Any, masks: Any) -> float:
@@ -40,6 +42,26 @@ class Darkness:
 
     def image_score(self, amap: torch.Tensor) -> torch.Tensor:
         return amap.flatten(1).amax(1)
+
+
+def distance(t: Any, s: Any) -> Any:
+    return kd.losses.cosine_distance(t, s.detach())
+
+
+def limit(t: Any, s: Any, easy: float) -> Any:
+    """The largest distance among the share `easy` of the smallest."""
+    flat = distance(t, s).flatten()
+    return flat.kthvalue(round(easy * len(flat))).values
+
+
+def shrunk(s: Any, where: Any, factor: float = 0.1) -> Any:
+    """The same features with other gradients at some positions."""
+    return s.detach() + torch.where(where, factor, 1.0)[:, None] * (s - s.detach())
+
+
+def pairs(t: Any, s: Any) -> Any:
+    """One image at a time."""
+    return zip(t.split(1), s.split(1), strict=True)
 
 
 def even(x: Any) -> Any:
@@ -78,11 +100,32 @@ CASES: list[tuple[str, Any, str]] = [
     ("opposite_losses", {"teacher": [(1, 0), (0, 1)], "student": [(5, 0), (0, 5)]}, "not yet: global 0.000"),
     ("opposite_losses", {"teacher": [(1, 0), (0, 0)], "student": [(5, 0), (0, 5)]}, "not yet: expected two"),
     ("opposite_losses", {"teacher": [1, 0], "student": [5, 0]}, "not yet: expected two"),
-    ("rd_parameters", {"MFF": None, "OCE": None, "decoder": None}, "not answered yet"),
-    ("rd_parameters", {"MFF": 0.66, "OCE": 11.02, "decoder": 3.70}, "right: together 15.4"),
-    ("rd_parameters", {"MFF": 0.66, "OCE": 11.02, "decoder": 4.70}, "not yet: 4.7 million is too many for decoder"),
-    ("rd_parameters", {"MFF": 0.3, "OCE": 11.02, "decoder": 3.70}, "not yet: 0.3 million is too few for MFF"),
-    ("rd_parameters", {"MFF": 0.66}, "not yet: 0 million is too few for OCE"),
+    ("hard_mining", None, "not answered yet"),
+    ("hard_mining", lambda t, s, easy: None, "not answered yet"),
+    ("hard_mining", kd.losses.focused, "right"),
+    ("hard_mining", lambda t, s, easy: s[0], "not yet: expected a tensor like s"),
+    ("hard_mining", lambda t, s, easy: 0.1 * s, "not yet: the values have changed"),
+    ("hard_mining", lambda t, s, easy: s.detach(), "not yet: no gradient"),
+    ("hard_mining", lambda t, s, easy: s, "not yet: all gradients are as before"),
+    ("hard_mining", lambda t, s, easy: s.detach() + 0.1 * (s - s.detach()), "not yet: all gradients have shrunk"),
+    ("hard_mining", lambda t, s, easy: shrunk(s, distance(t, s) > limit(t, s, easy)), "not yet: the hard"),
+    ("hard_mining", lambda t, s, easy: shrunk(s, distance(t, s) <= limit(t, s, easy), 0.0), "not yet: the easy"),
+    (
+        "hard_mining",
+        lambda t, s, easy: torch.cat([kd.losses.focused(*p, easy) for p in pairs(t, s)]),
+        "not yet: `easy`",
+    ),
+    ("hard_mining", lambda t, s, easy: kd.losses.focused(t, s, 0.5), "not yet: 50% of the positions"),
+    ("hard_mining", lambda t, s, easy: s.detach() + s[:, :1] - s[:, :1].detach(), "not yet: channels"),
+    ("own_threshold", None, "not answered yet"),
+    ("own_threshold", lambda scores, share: None, "not answered yet"),
+    ("own_threshold", lambda scores, share: threshold(scores, share).value, "right"),
+    ("own_threshold", np.quantile, "not yet: 95.05 for the scores 1 to 100"),
+    ("own_threshold", lambda scores, share: np.sort(scores)[ceil(len(scores) * share) - 1], "not yet: 95"),
+    ("own_threshold", lambda scores, share: np.sort(scores)[int((len(scores) + 1) * share) - 1], "not yet: 95"),
+    ("own_threshold", lambda scores, share: np.sort(scores)[ceil((len(scores) + 1) * share)], "not yet: 97"),
+    ("own_threshold", lambda scores, share: np.sort(scores)[ceil((len(scores) + 1) * share) - 1], "not yet: index"),
+    ("own_threshold", lambda scores, share: scores.min(), "not yet: 1 for"),
     ("embedding_shapes", {256: None, 224: None}, "not answered yet"),
     ("embedding_shapes", {256: (512, 8, 8), 224: (512, 7, 7)}, "right"),
     ("embedding_shapes", {256: (512, 8, 8), 224: [512, 7, 7]}, "right"),

@@ -6,10 +6,10 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 from kdlib.course.checks.dhkd import flow_bounds, fresh_flow, printed_means
 from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
 from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
-from kdlib.course.checks.rd import embedding_shapes, opposite_losses, rd_parameters
+from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import blind_spots, memory_limits, reductions
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
-from kdlib.course.checks.stpm import distance_bounds, level_weights, rank_pixels
+from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
 
 __all__ = [
     "auroc_by_hand",
@@ -19,6 +19,7 @@ __all__ = [
     "even_part",
     "flow_bounds",
     "fresh_flow",
+    "hard_mining",
     "harmless_rescalings",
     "level_weights",
     "memory_limits",
@@ -27,9 +28,9 @@ __all__ = [
     "one_threshold",
     "opposite_losses",
     "own_maps",
+    "own_threshold",
     "printed_means",
     "rank_pixels",
-    "rd_parameters",
     "reductions",
     "sampled_aupro",
     "sparsity_at_start",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kdlib import losses
 from kdlib.course.checks.answers import answered
+from kdlib.scoring.calibration import threshold
 
 
 def level_weights(answer: Sequence[float] | None) -> None:
@@ -43,6 +46,39 @@ def rank_pixels(answer: Mapping[str, Any] | None) -> None:
         print(f"not yet: C has sum {np.sum(third):.3g} and product {np.prod(third):.3g}; one of the two does not fit")
     else:
         print("right: the product asks all levels to agree, the sum is content with one loud level")
+
+
+def own_threshold(answer: Callable[[NDArray[np.float64], float], float | None] | None) -> None:
+    """Notebook 01: a threshold from the scores of normal images, as an order statistic."""
+    rng = np.random.default_rng(0)
+    for n, quantile in ((100, 0.95), (199, 0.9), (19, 0.95), (12, 0.95)):
+        scores = rng.permutation(np.arange(1.0, n + 1))  # in any order; a score's value is its rank
+        try:
+            found = None if answer is None else answer(scores, quantile)
+        except IndexError as error:
+            print(f"not yet: {error} for {n} scores; where the rank exceeds n, the highest score is what we have")
+            return
+        if not answered(found):
+            return
+        true = threshold(scores, quantile).value
+        if found != true:
+            case = f"{found:g} for the scores 1 to {n} in any order and the share {quantile}"
+            print(f"not yet: {case}; {_rank_hint(found, n, quantile)}")
+            return
+    print("right: this is kdlib's threshold; it needs to know nothing about the scores but their order")
+
+
+def _rank_hint(found: float, n: int, quantile: float) -> str:
+    """What may have gone wrong with a rank `found` among n scores."""
+    if found != round(found):
+        return "that is no one of the scores; a promise about ranks takes a score, nothing between two"
+    if found == math.ceil(n * quantile):
+        return "the future image has a rank, too: n + 1 scores are in random order"
+    if found == math.floor((n + 1) * quantile):
+        return "rounded down, the promise is broken by a hair: round up"
+    if found == math.ceil((n + 1) * quantile) + 1:
+        return "one rank too high: the k-th smallest is at position k - 1 of the sorted scores"
+    return "sort the scores, and take the k-th smallest, k = ceil((n + 1) x share)"
 
 
 def distance_bounds(answer: Sequence[float] | None) -> None:
