@@ -85,8 +85,8 @@ def evaluate(
     return replace(result, seconds=seconds)
 
 
-def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Maps [B, H, W] and scores [B] of images `x` [B, 3, H, W] with these names, float32 on the CPU.
+def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+    """Maps [B, H, W] and scores [B] of images `x` [B, 3, H, W], float32 on the CPU; errors call images by `names`.
 
     Raises:
         ValueError: If a value is NaN or infinite: no threshold would ever call it anomalous.
@@ -98,9 +98,10 @@ def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str]) ->
     maps = amap[:, 0].cpu()
     broken = ~(torch.isfinite(maps).flatten(1).all(1) & torch.isfinite(scores))
     if broken.any():
+        first = int(broken.nonzero()[0])
         raise ValueError(
-            f"the anomaly maps of {int(broken.sum())} of {len(names)} images have NaN or infinite values, first that "
-            f"of {names[int(broken.nonzero()[0])]}; train the model anew with a lower learning rate, or score in fp32"
+            f"the anomaly maps of {int(broken.sum())} of {len(x)} images have NaN or infinite values, first that of "
+            f"{names[first] if names else f'image {first}'}; train the model anew with a lower learning rate, or score in fp32"
         )
     return maps, scores
 
