@@ -172,3 +172,15 @@ def test_examples_take_every_kind_in_turn(data: kd.data.Splits) -> None:
     assert [samples[i].defect for i in examples(samples, 4)] == ["normal", "broken", "crack", "broken"]
     assert len(examples(samples, 50)) == 5  # one normal image and all four defects
     assert examples([], 3) == []
+
+
+def test_single_images_need_no_names() -> None:
+    runtime, x = kd.runtime.choose("cpu", "fp32"), torch.rand(3, 3, 4, 5)
+    maps, scores = evaluation.predict(Brightness(), x, runtime)
+    torch.testing.assert_close(maps, x.mean(1))
+    torch.testing.assert_close(scores, x.mean(1).flatten(1).amax(1))
+    x[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="of 1 of 3 images have NaN or infinite values, first that of image 1;"):
+        evaluation.predict(Brightness(), x, runtime)
+    with pytest.raises(ValueError, match="first that of 'b'"):
+        evaluation.predict(Brightness(), x, runtime, ["'a'", "'b'", "'c'"])

@@ -101,7 +101,8 @@ def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str] | N
         first = int(broken.nonzero()[0])
         raise ValueError(
             f"the anomaly maps of {int(broken.sum())} of {len(x)} images have NaN or infinite values, first that of "
-            f"{names[first] if names else f'image {first}'}; train the model anew with a lower learning rate, or score in fp32"
+            f"{names[first] if names else f'image {first}'}; train the model anew with a lower learning rate, or score "
+            "in fp32"
         )
     return maps, scores
 
