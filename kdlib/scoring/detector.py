@@ -103,8 +103,9 @@ def calibrate(
         images: Normal images that training has not seen, the `calib` split.
         quantile: Share of normal images that should stay below the threshold.
         maps: `normal`: level maps are divided by the mean normal map of their place, as `run` has it; or `plain`, which
-            may be better for parts that lie at any angle, above all with few images here. Images fit their own means better than new ones do: the threshold is set by scores that each fifth
-            of the images gets from the means of the others.
+            may be better for parts that lie at any angle, above all with few images here. Images fit their own means
+            better than new ones do: the threshold is set by scores that each fifth of the images gets from the means
+            of the others.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
         fusion: For `normal`; see there.
         strength: For `normal`; see there.
