@@ -16,8 +16,8 @@ The `quick` preset differs from both: EfficientNet-Lite0 teaches, its features a
     (`neighbourhood`, PatchCore's idea), BasicBlocks, hundreds of steps.
     Chosen with test results of real photographs in view.
 The `full` preset is `quick` for 256 px, at most ten minutes on two cores: batches of 8, a falling rate, clipped
-    gradients, no finest level, and hard mining (`mining`, as in Guo et al., Dinomaly, CVPR 2025), chosen by
-    `python -m kdlib study finish --size 256` on tuning images.
+    gradients, no finest level, and hard mining (`mining`, as in Guo et al., Dinomaly, CVPR 2025). On tuning images
+    (`python -m kdlib study finish --size 256`) leaving out the level gains; mining is undecided with one seed.
 Taught in: notebooks/02_reverse_distillation.ipynb, "Build it".
 """
 
