@@ -117,25 +117,26 @@ def calibrate(
     """
     _check_images(images, maps)
     runtime = choose(device, precision)
-    parts = [images]
-    normal: list[NormalMaps | None] = [None, None]  # what measures each part, and in the end the detector's
+    normal: NormalMaps | None = None
+    measured = [(images, Scorer(model))]
     if maps == "normal":
+        settings = {"floor": floor, "fusion": fusion, "strength": strength}
         parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]
         tallies = [Tally.of(_level_maps(model, part, runtime)) for part in parts]
-        others = [sum(tallies[:i] + tallies[i + 1 :], Tally()) for i in range(len(parts))]
-        settings = {"floor": floor, "fusion": fusion, "strength": strength}
-        normal = [NormalMaps.fit(tally, **settings) for tally in (*others, sum(tallies, Tally()))]
-    drawn = max(fitting(images.size) // 8 // len(parts), 1)  # enough for the scale of figures
+        normal = NormalMaps.fit(sum(tallies, Tally()), **settings)
+        measured = []
+        for i, part in enumerate(parts):
+            others = sum(tallies[:i] + tallies[i + 1 :], Tally())
+            measured.append((part, Scorer(model, NormalMaps.fit(others, **settings))))
+    drawn = max(fitting(images.size) // 8 // len(measured), 1)  # enough for the scale of figures
     scores, kept = [], []
-    for part, measured in zip(parts, normal, strict=False):
+    for part, scorer in measured:
         keep = np.linspace(0, len(part) - 1, min(drawn, len(part))).round().astype(np.int64)
-        scorer = Scorer(model, measured)
         seen = evaluate(scorer, part, keep=keep, device=str(runtime.device), precision=runtime.precision)
         scores.append(seen.scores)
         kept += list(seen.kept_maps)
     set_by, scale = threshold(np.concatenate(scores), quantile), display_scale(kept)
-    last = normal[-1]
-    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=last, white=images.white)
+    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal, white=images.white)
 
 
 def _check_images(images: ImageSet, maps: str) -> None:

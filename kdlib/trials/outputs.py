@@ -30,8 +30,8 @@ def examples(images: ImageSet) -> list[int]:
 
 
 def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | None) -> Detector:
-    """Calibrates a trained model on a category, or `all`, and saves it below `out/models/`, where there is a folder."""
-    images = trial.splits.calib if part == trial.part else trial.splits.calib.of(part)
+    """Calibrates a trained model, for normal maps on the one category, and saves it below `out/models/`, if given."""
+    images = trial.splits.calib if maps == "plain" else trial.splits.calib.of(part)
     calibrated = calibrate(model, images, **scoring(maps), device=trial.device, precision=trial.precision)
     if out:
         method = trial.recipe.method.replace("/", "-")

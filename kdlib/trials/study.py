@@ -28,7 +28,7 @@ def run(
     """Carries out what is missing of a study; returns the file with its rows, `out/NAME_DATA.csv`.
 
     Seeds are the outermost loop: a study that is stopped early has all trials for fewer seeds. Rows of variants that
-    have other options by now are dropped. Students that were trained on all categories with the first seed are saved
+    have other options by now are dropped. Students that were trained on all categories with seed 0 are saved
     below `students`, where that is given.
 
     Raises:
