@@ -177,7 +177,7 @@ def test_plain_calibration_is_what_it_was(model: Any, data: kd.data.Splits) -> N
 def test_calibration_refuses(model: Any, data: kd.data.Splits) -> None:
     with pytest.raises(ValueError, match="3 calibration images; maps='normal' needs 4"):
         calibrated(model, data.calib.subset(range(3)), maps="normal")
-    with pytest.raises(ValueError, match="maps is 'fancy'; expected plain or normal"):
+    with pytest.raises(ValueError, match="maps is 'fancy'; expected one of plain, normal, whitened"):
         calibrated(model, data.calib, maps="fancy")
 
 

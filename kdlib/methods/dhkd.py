@@ -209,6 +209,11 @@ class DHKD(Distiller):
         chosen = kinds if self.config.score == "both" else [self.config.score]
         return [level for kind in chosen for level in kinds[kind]]
 
+    def residuals(self, x: Tensor) -> list[Tensor]:
+        if self.config.score != "distance":
+            return super().residuals(x)
+        return [z - s for z, s in self.pairs(x)]
+
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
 

@@ -29,12 +29,13 @@ class TeacherCard:
 
 @dataclass(frozen=True, kw_only=True)
 class NormalCard:
-    """How level maps are measured against normal ones, see `kdlib.scoring.normal_maps`."""
+    """How level maps are measured against normal ones, see `kdlib.scoring.normal_maps` and `whitening`."""
 
     floor: float
     fusion: Fusion
     strength: float
     bases: tuple[float, ...]
+    whitened: bool
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
 from kdlib.scoring.normal_maps import FLOOR, FUSION, STRENGTH, NormalMaps, Tally
+from kdlib.scoring.whitening import Moments, Whitening
 
+Maps = Literal["plain", "normal", "whitened"]
 FOLDS = 5
 FEWEST = 4
 """Calibration images that normal maps need."""
@@ -29,18 +31,23 @@ class Scorer(nn.Module):
     Attributes:
         model: Trained.
         normal: Mean level maps of normal images; `None` leaves level maps as they are.
+        whitening: Which directions of residuals are usual on normal images; `None` takes the method's distances.
     """
 
-    def __init__(self, model: Distiller, normal: NormalMaps | None = None) -> None:
+    def __init__(self, model: Distiller, normal: NormalMaps | None = None, whitening: Whitening | None = None) -> None:
         super().__init__()
-        self.model, self.normal = model, normal
+        self.model, self.normal, self.whitening = model, normal, whitening
         self.eval()
+
+    def level_maps(self, x: Tensor) -> list[Tensor]:
+        """A map [B, 1, h, w] per level of images `x` [B, 3, H, W], whitened, not yet divided by normal maps."""
+        return self.whitening(self.model.residuals(x)) if self.whitening else self.model.level_maps(x)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Anomaly map [B, 1, H, W] of images `x` [B, 3, H, W]; higher is more anomalous."""
         if self.normal is None:
             return self.model.anomaly_map(x)
-        return self.model.fuse(self.normal(self.model.level_maps(x)), x.shape[-2:], self.normal.fusion)
+        return self.model.fuse(self.normal(self.level_maps(x)), x.shape[-2:], self.normal.fusion)
 
     def image_score(self, amap: Tensor) -> Tensor:
         """Image scores [B] of anomaly maps [B, 1, H, W]."""
@@ -77,9 +84,10 @@ class Detector(Scorer):
         *,
         precision: Precision = "fp32",
         normal: NormalMaps | None = None,
+        whitening: Whitening | None = None,
         white: int | None = None,
     ) -> None:
-        super().__init__(model, normal)
+        super().__init__(model, normal, whitening)
         self.size, self.threshold, self.scale = size, threshold, scale
         self.precision, self.white = precision, white
 
@@ -89,7 +97,7 @@ def calibrate(
     images: ImageSet,
     *,
     quantile: float = 0.95,
-    maps: Literal["plain", "normal"] = "plain",
+    maps: Maps = "plain",
     floor: float = FLOOR,
     fusion: Fusion = FUSION,
     strength: float = STRENGTH,
@@ -103,9 +111,10 @@ def calibrate(
         images: Normal images that training has not seen, the `calib` split.
         quantile: Share of normal images that should stay below the threshold.
         maps: `normal`: level maps are divided by the mean normal map of their place, as `run` has it; or `plain`, which
-            may be better for parts that lie at any angle, above all with few images here. Images fit their own means
-            better than new ones do: the threshold is set by scores that each fifth of the images gets from the means
-            of the others.
+            may be better for parts that lie at any angle, above all with few images here; `whitened`: the same after
+            the directions of residuals were weighed by how usual they are, see `kdlib.scoring.whitening`. Images fit
+            their own statistics better than new ones do: the threshold is set by scores that each fifth of the images
+            gets from the statistics of the others.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
         fusion: For `normal`; see there.
         strength: For `normal`; see there.
@@ -117,17 +126,12 @@ def calibrate(
     """
     _check_images(images, maps)
     runtime = choose(device, precision)
-    normal: NormalMaps | None = None
-    measured = [(images, Scorer(model))]
-    if maps == "normal":
-        settings = {"floor": floor, "fusion": fusion, "strength": strength}
+    settings = {"floor": floor, "fusion": fusion, "strength": strength}
+    whole, measured = Scorer(model), [(images, Scorer(model))]
+    if maps != "plain":
         parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]
-        tallies = [Tally.of(_level_maps(model, part, runtime)) for part in parts]
-        normal = NormalMaps.fit(sum(tallies, Tally()), **settings)
-        measured = []
-        for i, part in enumerate(parts):
-            others = sum(tallies[:i] + tallies[i + 1 :], Tally())
-            measured.append((part, Scorer(model, NormalMaps.fit(others, **settings))))
+        whole, *others = _measuring(model, parts, runtime, maps == "whitened", settings)
+        measured = list(zip(parts, others, strict=True))
     drawn = max(fitting(images.size) // 8 // len(measured), 1)  # enough for the scale of figures
     scores, kept = [], []
     for part, scorer in measured:
@@ -136,27 +140,58 @@ def calibrate(
         scores.append(seen.scores)
         kept += list(seen.kept_maps)
     set_by, scale = threshold(np.concatenate(scores), quantile), display_scale(kept)
-    return Detector(model, images.size, set_by, scale, precision=runtime.precision, normal=normal, white=images.white)
+    return Detector(
+        model,
+        images.size,
+        set_by,
+        scale,
+        precision=runtime.precision,
+        normal=whole.normal,
+        whitening=whole.whitening,
+        white=images.white,
+    )
 
 
 def _check_images(images: ImageSet, maps: str) -> None:
-    if maps not in ("plain", "normal"):
-        raise ValueError(f"maps is '{maps}'; expected plain or normal")
+    if maps not in get_args(Maps):
+        raise ValueError(f"maps is '{maps}'; expected one of {', '.join(get_args(Maps))}")
     if not len(images):
         raise ValueError("there are no calibration images; expected some normal images that training has not seen")
     if images.labels.any():
         raise ValueError(f"{int(images.labels.sum())} calibration images are anomalous; expected normal images only")
-    if maps == "normal" and len(images) < FEWEST:
+    if maps != "plain" and len(images) < FEWEST:
         raise ValueError(
-            f"there are {len(images)} calibration images; maps='normal' needs {FEWEST} or more for mean maps: use "
+            f"there are {len(images)} calibration images; maps='{maps}' needs {FEWEST} or more for mean maps: use "
             "maps='plain' or set more images aside"
         )
 
 
-def _level_maps(model: Distiller, images: ImageSet, runtime: Runtime) -> Iterator[list[Tensor]]:
-    """Level maps [B, 1, h, w], batch by batch."""
-    runtime.prepare(model.eval())
+def _measuring(
+    model: Distiller, parts: Sequence[ImageSet], runtime: Runtime, whiten: bool, settings: Mapping[str, Any]
+) -> list[Scorer]:
+    """A scorer that all parts of a set have measured, then for each part the one that the others have measured."""
+    groups = [list(range(len(parts))), *([i for i in range(len(parts)) if i != left] for left in range(len(parts)))]
+    if not whiten:
+        tallies = [Tally.of(_seen(model.level_maps, model, part, runtime)) for part in parts]
+        return [
+            Scorer(model, NormalMaps.fit(sum((tallies[i] for i in group), Tally()), **settings)) for group in groups
+        ]
+    moments = [Moments.of(_seen(model.residuals, model, part, runtime)) for part in parts]
+    scorers = []
+    for group in groups:
+        scorer = Scorer(model, whitening=Whitening.fit(sum((moments[i] for i in group), Moments())))
+        tallies = [Tally.of(_seen(scorer.level_maps, scorer, parts[i], runtime)) for i in group]
+        scorer.normal = NormalMaps.fit(sum(tallies, Tally()), **settings)
+        scorers.append(scorer)
+    return scorers
+
+
+def _seen(
+    view: Callable[[Tensor], list[Tensor]], module: nn.Module, images: ImageSet, runtime: Runtime
+) -> Iterator[list[Tensor]]:
+    """What a method of a module makes of images, batch by batch."""
+    runtime.prepare(module.eval())
     for items in DataLoader(images, 16):
         with torch.inference_mode(), runtime.autocast():
-            levels = model.level_maps(runtime.images(items["image"]))
-        yield levels
+            seen = view(runtime.images(items["image"]))
+        yield seen

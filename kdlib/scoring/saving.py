@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from kdlib import methods
+from kdlib.contract import Distiller
 from kdlib.files import checksum, read_tensors, write_tensors, write_text
 from kdlib.runtime import versions
 from kdlib.scoring.card import Card, NormalCard, read
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.normal_maps import NormalMaps
+from kdlib.scoring.whitening import Whitening
 from kdlib.teachers import Teacher
 
-FORMAT = 3
+FORMAT = 4
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
@@ -36,8 +38,9 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     folder = Path(folder)
     trained = detector.model.trained_tensors()
     tensors = {f"model.{name}": halved(tensor) if half else tensor for name, tensor in trained.items()}
-    if detector.normal:
-        tensors |= {f"normal.{name}": tensor for name, tensor in detector.normal.state_dict().items()}
+    for part, module in (("normal", detector.normal), ("whitening", detector.whitening)):
+        if module:
+            tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
     teacher = detector.model.teacher
     card = {
         "format": FORMAT,
@@ -48,7 +51,7 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
         "size": detector.size,
         "precision": detector.precision,
         "white": detector.white,
-        "normal": {**detector.normal.settings(), "bases": detector.normal.bases} if detector.normal else None,
+        "normal": _of_normal(detector.normal, detector.whitening),
         "threshold": asdict(detector.threshold),
         "scale": asdict(detector.scale),
         "versions": versions(),
@@ -57,6 +60,12 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     write_tensors(folder / WEIGHTS, tensors, {"card": card})
     write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
     return folder
+
+
+def _of_normal(normal: NormalMaps | None, whitening: Whitening | None) -> dict[str, Any] | None:
+    if normal is None:
+        return None
+    return {**normal.settings(), "bases": normal.bases, "whitened": whitening is not None}
 
 
 def halved(tensor: Tensor) -> Tensor:
@@ -121,16 +130,16 @@ def _built(card: Card, tensors: dict[str, Tensor], weights: str | Path | None) -
             )
     model = methods.build(card.method, **card.config | {"weights": _source(card, weights)})
     _check_teacher(model.teacher, card)
-    trained, means = (
+    trained, means, inverses = (
         {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        for prefix in ("model.", "normal.")
+        for prefix in ("model.", "normal.", "whitening.")
     )
-    if len(trained) + len(means) < len(tensors):
+    if len(trained) + len(means) + len(inverses) < len(tensors):
         raise ValueError("some stored tensors belong neither to the model nor to its normal maps; save it anew")
     model.load_trained({name: t.float() if t.is_floating_point() else t for name, t in trained.items()})
-    normal = _normal_maps(means, card.normal)
-    options: dict[str, Any] = {"precision": card.precision, "normal": normal, "white": card.white}
-    return Detector(model, card.size, card.threshold, card.scale, **options)
+    normal, whitening = _normal_maps(means, card.normal), _whitening(inverses, card.normal, model)
+    options: dict[str, Any] = {"precision": card.precision, "normal": normal, "whitening": whitening}
+    return Detector(model, card.size, card.threshold, card.scale, white=card.white, **options)
 
 
 def _source(card: Card, asked: str | Path | None) -> str | Path:
@@ -160,10 +169,28 @@ def _check_teacher(teacher: Teacher, card: Card) -> None:
 
 
 def _normal_maps(means: dict[str, Tensor], card: NormalCard | None) -> NormalMaps | None:
-    names = [f"mean_{level}" for level in range(len(card.bases) if card else 0)]
-    if means.keys() != set(names):
-        raise ValueError(f"the stored normal maps are {sorted(means)}; the card wants {names or 'none'}")
+    stored = _levels("mean", means, len(card.bases) if card else 0)
     if card is None:
         return None
-    settings = asdict(card)
-    return NormalMaps([means[name] for name in names], settings.pop("bases"), **settings)
+    return NormalMaps(stored, card.bases, floor=card.floor, fusion=card.fusion, strength=card.strength)
+
+
+def _whitening(inverses: dict[str, Tensor], card: NormalCard | None, model: Distiller) -> Whitening | None:
+    whitened = card is not None and card.whitened
+    stored = _levels("inverse", inverses, len(card.bases) if card and whitened else 0)
+    if not whitened:
+        return None
+    if [len(inverse) for inverse in stored] != list(model.teacher.channels):
+        raise ValueError(
+            f"whitening matrices are {[tuple(inverse.shape) for inverse in stored]}; the teacher has channels "
+            f"{model.teacher.channels}: save the detector anew"
+        )
+    return Whitening(stored)
+
+
+def _levels(kind: str, tensors: dict[str, Tensor], count: int) -> list[Tensor]:
+    """The tensors of all levels, fine to coarse."""
+    names = [f"{kind}_{level}" for level in range(count)]
+    if tensors.keys() != set(names):
+        raise ValueError(f"the stored normal maps have {sorted(tensors)}; the card wants {names or 'none'}")
+    return [tensors[name] for name in names]

@@ -133,7 +133,7 @@ def trials(recipe: Recipe, seed: int, splits: Splits, data: Mapping[str, str], *
 
 
 def scoring(maps: str) -> dict[str, Any]:
-    """What `kdlib.calibrate` is told by `plain`, `normal` or `normal floor=1.0 fusion=sum`.
+    """What `kdlib.calibrate` is told by `plain`, `normal`, `whitened` or `normal floor=1.0 fusion=sum`.
 
     Raises:
         ValueError: If there is something else.
@@ -142,7 +142,7 @@ def scoring(maps: str) -> dict[str, Any]:
     named = dict(setting.partition("=")[::2] for setting in settings)
     try:
         values = {name: value if name == "fusion" else float(value) for name, value in named.items()}
-        if kind == "normal" and named.keys() <= {"floor", "fusion", "strength"}:
+        if kind in ("normal", "whitened") and named.keys() <= {"floor", "fusion", "strength"}:
             NormalMaps([torch.ones(1, 1, 1, 1)], **values)  # type: ignore[arg-type]
             return {"maps": kind, **values}
         if maps == "plain":
@@ -150,7 +150,8 @@ def scoring(maps: str) -> dict[str, Any]:
         raise ValueError("unknown word")
     except ValueError as error:
         raise ValueError(
-            f"maps are '{maps}' ({error}); expected plain, normal, or 'normal floor=0.75 fusion=product strength=1.0'"
+            f"maps are '{maps}' ({error}); expected plain, normal, whitened, or settings behind one of the "
+            "latter as in 'normal floor=0.75 fusion=product strength=1.0'"
         ) from error
 
 
