@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdlib.course import checks, claims, figures, measure, rendered, studies, widgets
+    from kdlib.course import checks, claims, figures, forest, measure, rendered, studies, widgets
 
-__all__ = ["checks", "claims", "figures", "measure", "rendered", "studies", "widgets"]
+__all__ = ["checks", "claims", "figures", "forest", "measure", "rendered", "studies", "widgets"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -49,18 +49,21 @@ def beside(
 ) -> Figure:
     """Images [3, H, W] or [H, W, 3] from top to bottom and beside each its maps [H, W] by name, on one colour scale.
 
-    The maximum of a map stands below it, since what is brighter than `brightest` looks the same. `masks` are outlined
-    on the maps, `titles` name the images, `captions` replace the maxima.
+    The maximum of a map stands below it, since what is brighter than `brightest` looks the same. `masks` have the
+    images' size and are outlined on the maps, `titles` name the images, `captions` replace the maxima.
     """
     rows, columns = len(images), 1 + len(maps)
     size = (columns * TILE + 0.7, rows * (TILE + 0.22) + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for row, line in enumerate(axes):
-        line[0].imshow(viz.picture(images[row]))
+        picture = viz.picture(images[row])
+        height, width = picture.shape[:2]
+        line[0].imshow(picture)
         line[0].set_xlabel(titles[row] if titles else "", fontsize=9)
         for axis, (name, of_image) in zip(line[1:], maps.items(), strict=True):
             amap = np.asarray(of_image[row], dtype=float)
-            drawn = axis.imshow(amap, cmap=viz.MAP_COLOURS, vmin=0, vmax=brightest)
+            frame = (-0.5, width - 0.5, height - 0.5, -0.5)  # maps of any size lie where the picture lies
+            drawn = axis.imshow(amap, cmap=viz.MAP_COLOURS, vmin=0, vmax=brightest, extent=frame)
             outline(axis, masks[row] if masks else None)
             axis.set_xlabel(captions[name][row] if captions else f"maximum {amap.max():.2f}", fontsize=9)
     for axis, name in zip(axes[0], ("image", *maps), strict=True):

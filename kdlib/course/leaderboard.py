@@ -22,10 +22,12 @@ from kdlib.trials.runner import Report
 from kdlib.trials.trial import Protocol, Recipe
 
 SIZE = 256
-LOOKUPS = ("mean", "nearest", "nearest/coreset")
-ALL = tuple(
-    Recipe(method=name, maps=("plain", "normal"), half=True)
-    for name in (*LOOKUPS, *(f"{method}/full" for method in METHODS))
+FORMS = ("plain", "normal", "whitened")
+NEAREST = ("nearest", "nearest/coreset")
+"""Lookups whose maps are no distances between a teacher's and a student's features, so that they cannot be whitened."""
+ALL = (
+    *(Recipe(method=name, maps=FORMS, half=True) for name in ("mean", *(f"{method}/full" for method in METHODS))),
+    *(Recipe(method=name, maps=FORMS[:2], half=True) for name in NEAREST),
 )
 REAL = "real"
 ROUNDS: tuple[tuple[str, Protocol, int], ...] = (

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
 
 import kdlib as kd
 from kdlib.contract import Distiller
-from kdlib.data.records import Splits
-from kdlib.scoring.detector import Detector
+from kdlib.course import figures
+from kdlib.data.records import ImageSet, Splits
+from kdlib.scoring.detector import Detector, Maps
 from kdlib.scoring.result import Result
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
-Maps = Literal["plain", "normal"]
-WORDS: dict[Maps, str] = {"plain": "plain", "normal": "calibrated"}
 
 
 class Judged(NamedTuple):
@@ -24,7 +25,7 @@ class Judged(NamedTuple):
     detector: Detector
 
 
-def judge(model: Distiller, data: Splits, maps: Maps = "normal") -> Judged:
+def judge(model: Distiller, data: Splits, maps: Maps = "whitened") -> Judged:
     """Calibrates a trained model on one product's `calib` images and scores its test images."""
     detector = kd.calibrate(model, data.calib, maps=maps)
     return Judged(kd.evaluate(detector, data.test), detector)
@@ -37,18 +38,18 @@ def trained(name: str, data: Splits, seed: int = 0, **options: object) -> Distil
     return model
 
 
-def finished(method: str, folder: str | Path) -> Distiller:
+def finished(method: str, folder: str | Path = "../data/students") -> Distiller:
     """The finished student of a method, kept in `folder`: 256 px, one model for all products of the workshop."""
     return kd.load(Path(folder) / method).model
 
 
-def both_ways(models: Mapping[str, Distiller], data: Splits) -> dict[str, Judged]:
-    """Each model with plain and with calibrated maps, named after both."""
-    rows: dict[str, Judged] = {}
-    for name, model in models.items():
-        for maps, word in WORDS.items():
-            rows[f"{name}, {word}"] = judge(model, data, maps)
-    return rows
+def maps(rows: Mapping[str, Judged], images: ImageSet, chosen: Sequence[int]) -> Figure:
+    """Some test images and their maps by each detector, in units of its threshold; sizes of maps may differ."""
+    items = [images[i] for i in chosen]
+    shown = {name: [r.map_of(i) / d.threshold.value for i in chosen] for name, (r, d) in rows.items()}
+    titles = [images.samples[i].defect.replace("_", " ") for i in chosen]
+    masks = [item["mask"][0] > 0 for item in items]
+    return figures.beside([item["image"] for item in items], shown, masks, titles=titles)
 
 
 def table(rows: Mapping[str, Judged], kinds: bool = False) -> str:

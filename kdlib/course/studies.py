@@ -111,13 +111,14 @@ LADDER = (
     Recipe(method="rd", variant="falling rate, mining", options=_SAFE | {"mining": 0.9}, maps=FORMS),
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
-_MAPS = ("plain", "normal")
+_MAPS = ("plain", "normal", "whitened")
+_THREE_LEVELS: dict[str, Any] = {"strides": (4, 8, 16), "steps": 1200}
 FINISH = (
     Recipe(method="rd/full", maps=_MAPS),
-    Recipe(method="rd/full", variant="no mining", options={"mining": 0.0}, maps=_MAPS),
-    Recipe(method="rd/full", variant="strides 4, 8, 16", options={"strides": (4, 8, 16), "steps": 1200}, maps=_MAPS),
-    Recipe(method="stpm/full", maps=_MAPS),
-    Recipe(method="nearest", maps=_MAPS),
+    Recipe(method="rd/full", variant="mining", options={"mining": 0.9}, maps=_MAPS),
+    Recipe(method="rd/full", variant="strides 4, 8, 16", options=_THREE_LEVELS, maps=_MAPS),
+    *(Recipe(method=f"{method}/full", maps=_MAPS) for method in ("stpm", "snl", "dnpkd", "dhkd")),
+    *(Recipe(method=lookup, maps=("plain", "normal")) for lookup in ("nearest", "nearest/coreset")),
 )
 CHOICES = {"ladder": LADDER, "finish": FINISH}
 """Studies that settings are chosen by."""

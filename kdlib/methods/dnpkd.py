@@ -223,7 +223,6 @@ PRESETS = {
         neighbourhood=3,
         steps=2000,
         batch_size=8,
-        mining=0.9,
         schedule="cosine",
         clip=1.0,
     ),

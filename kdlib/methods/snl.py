@@ -25,7 +25,7 @@ Differs from the official code: there is none that we know of.
 The `quick` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`, PatchCore's idea), hundreds of steps.
     Chosen with test results of real photographs in view.
-The `full` preset takes over what `rd/full` has, but for mining, without a trial of its own.
+The `full` preset takes over what `rd/full` has, without a trial of its own.
 Taught in: notebooks/06_snl.ipynb, "Build it".
 """
 
