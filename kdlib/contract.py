@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from kdlib import losses, maps, teachers
@@ -178,17 +177,8 @@ class Distiller(nn.Module):
         return [self.distance(t, s)[:, None] for t, s in self.pairs(x)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
-        """Teacher minus student [B, C, h, w] per level, as unit vectors, for maps that weigh their directions.
-
-        Raises:
-            ValueError: If the maps of this method are no distances between features.
-        """
-        if type(self).level_maps is not Distiller.level_maps:
-            raise ValueError(
-                f"the maps of '{self.name}' are no distances between a teacher's and a student's features, which "
-                "whitening needs; take maps='normal' or 'plain'"
-            )
-        return [F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1) for t, s in self.pairs(x)]
+        """Teacher minus student [B, C, h, w] per level, for whitened maps; `ValueError` where maps are no distances."""
+        return [losses.residual(t, s) for t, s in self.pairs(x)]
 
     def distance(self, t: Tensor, s: Tensor) -> Tensor:
         """Distance [B, h, w] of features [B, C, h, w], of which level maps are made. Default: one minus cosine."""

@@ -42,6 +42,11 @@ def normalised_l2(t: Tensor, s: Tensor) -> Tensor:
     return (alive - 2 * dot / (t_norm * s_norm)).clamp_min(0)
 
 
+def residual(t: Tensor, s: Tensor) -> Tensor:
+    """Teacher minus student features as unit vectors, [B, C, h, w]; half its squared length is `cosine_distance`."""
+    return F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1)
+
+
 def per_position_cosine(t: Tensor, s: Tensor) -> Tensor:
     """Mean over images and positions of `cosine_distance`, a scalar. Source: RD, the paper's equations 1-2."""
     return cosine_distance(t, s).mean()

@@ -125,6 +125,9 @@ class NearestPatch(Baseline):
             nearest = torch.cdist(patches.flatten(1, 2), self.get_buffer("memory")).amin(2).view(patches.shape[:3])
         return [nearest[:, None]]
 
+    def residuals(self, x: Tensor) -> list[Tensor]:
+        raise ValueError("maps of 'nearest' are no distances to a student; take maps='normal' or 'plain'")
+
     @staticmethod
     def _patches(features: Sequence[Tensor]) -> Tensor:
         """All levels at the finest one's size, smoothed over 3 x 3 positions with a border of zeros: [B, h, w, C]."""

@@ -211,7 +211,7 @@ class DHKD(Distiller):
 
     def residuals(self, x: Tensor) -> list[Tensor]:
         if self.config.score != "distance":
-            return super().residuals(x)
+            raise ValueError("maps of likelihoods are no distances of features; take maps='normal' or 'plain'")
         return [z - s for z, s in self.pairs(x)]
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
