@@ -44,7 +44,7 @@ def run(
     layout: Annotated[str, typer.Option(help="auto, or a layout's name.")] = "auto",
     category: Annotated[list[str] | None, typer.Option(help="Categories; default all.")] = None,
     protocol: Annotated[str, typer.Option(help="single: a model per category. multi: one for all.")] = "single",
-    maps: Annotated[str, typer.Option(help="normal: measured against normal maps, per category. plain.")] = "normal",
+    maps: Annotated[str, typer.Option(help="plain, normal (divided by normal maps) or whitened; auto.")] = "auto",
     backbone: Backbone = None,
     weights: Weights = "auto",
     size: Size = 256,

@@ -90,10 +90,8 @@ class Phase:
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters that the optimiser may change, whatever groups they are in."""
-        flat: list[nn.Parameter] = []
-        for entry in self.parameters:
-            flat += entry["params"] if isinstance(entry, dict) else [entry]
-        return flat
+        groups = (entry["params"] if isinstance(entry, dict) else [entry] for entry in self.parameters)
+        return [parameter for group in groups for parameter in group]
 
 
 class TrainingSet(Protocol):
@@ -129,12 +127,14 @@ class Distiller(nn.Module):
         name: Name in the registry.
         frozen: Submodules whose weights come from elsewhere: never trained, always in eval mode, and not saved.
         config: Its settings.
+        whitens: Whether level maps are distances between features, so that `residuals` can be weighed instead.
         teacher: Gives features per level [B, C, h, w] of images [B, 3, H, W].
     """
 
     name: ClassVar[str]
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
     config: DistillerConfig
+    whitens: bool = True
     teacher: teachers.Teacher
 
     def __init__(self, config: DistillerConfig) -> None:
@@ -177,7 +177,7 @@ class Distiller(nn.Module):
         return [self.distance(t, s)[:, None] for t, s in self.pairs(x)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
-        """Teacher minus student [B, C, h, w] per level, for whitened maps; `ValueError` where maps are no distances."""
+        """Teacher minus student [B, C, h, w] per level, of which whitened maps are made."""
         return [losses.residual(t, s) for t, s in self.pairs(x)]
 
     def distance(self, t: Tensor, s: Tensor) -> Tensor:

@@ -158,6 +158,22 @@ def test_too_few_normal_images_for_normal_maps_are_found_before_training(
         run(root, tmp_path, "mean", "--maps", "normal")
 
 
+def test_maps_are_whitened_where_they_are_distances(root: Path, tmp_path: Path, quick: None) -> None:
+    trees.mvtec(tmp_path / "more", "bottle", train=24)
+    rows = run(tmp_path / "more", tmp_path, "mean", "nearest", "--maps", "auto")
+    assert [(row["method"], row["maps"]) for row in rows] == [("mean", "whitened"), ("nearest", "normal")]
+
+
+@pytest.mark.parametrize(("method", "options"), [("nearest", ()), ("dhkd", ("--option", "score=likelihood"))])
+def test_maps_that_cannot_be_whitened_are_refused_before_training(
+    method: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.mvtec(tmp_path / "more", "bottle", train=24)
+    forbid_training(monkeypatch)
+    with pytest.raises(ValueError, match=f"maps of '{method}' .* are no distances .*--maps normal"):
+        run(tmp_path / "more", tmp_path, method, "--maps", "whitened", *options)
+
+
 def test_rows_that_are_there_stay(root: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(root, tmp_path, "mean", "--category", "cable")
     both = run(root, tmp_path, "mean", "--category", "cable", "bottle")

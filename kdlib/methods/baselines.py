@@ -95,6 +95,7 @@ class NearestPatch(Baseline):
 
     name = "nearest"
     remembered = "memory"
+    whitens = False
 
     def remember(self, batches: Iterator[Sequence[Tensor]], images: int) -> None:
         c = self.config
@@ -124,9 +125,6 @@ class NearestPatch(Baseline):
         with torch.autocast(x.device.type, enabled=False):
             nearest = torch.cdist(patches.flatten(1, 2), self.get_buffer("memory")).amin(2).view(patches.shape[:3])
         return [nearest[:, None]]
-
-    def residuals(self, x: Tensor) -> list[Tensor]:
-        raise ValueError("maps of 'nearest' are no distances to a student; take maps='normal' or 'plain'")
 
     @staticmethod
     def _patches(features: Sequence[Tensor]) -> Tensor:

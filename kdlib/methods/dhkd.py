@@ -150,6 +150,7 @@ class DHKD(Distiller):
         symmetric = c.student == "flow"
         self.students = nn.ModuleList(FlowStudent(n, **flow) if symmetric else Denoiser(n, c) for n in channels)
         self.maps_scale = Standardise([1] * len(_KINDS) * len(channels))
+        self.whitens = c.score == "distance"
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         features = self.features(x, teacher)
@@ -210,8 +211,6 @@ class DHKD(Distiller):
         return [level for kind in chosen for level in kinds[kind]]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
-        if self.config.score != "distance":
-            raise ValueError("maps of likelihoods are no distances of features; take maps='normal' or 'plain'")
         return [z - s for z, s in self.pairs(x)]
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:

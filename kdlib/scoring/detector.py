@@ -122,9 +122,14 @@ def calibrate(
         precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
     Raises:
-        ValueError: If an image is anomalous or there are too few, `maps` is unknown, or level maps are no numbers.
+        ValueError: If an image is anomalous or there are too few, `maps` is unknown or not possible for the method, or
+            level maps are no numbers.
     """
     _check_images(images, maps)
+    if maps == "whitened" and not model.whitens:
+        raise ValueError(
+            f"maps of '{model.name}' as it is configured are no distances between features; take maps='normal'"
+        )
     runtime = choose(device, precision)
     settings = {"floor": floor, "fusion": fusion, "strength": strength}
     whole, measured = Scorer(model), [(images, Scorer(model))]

@@ -15,7 +15,7 @@ from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
 from kdlib.trials import images
 from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS
-from kdlib.trials.runner import Report, carry_out, check
+from kdlib.trials.runner import Report, carry_out, check, recommended
 from kdlib.trials.store import Store
 from kdlib.trials.trial import Protocol, Recipe, Trial, scoring, trials
 
@@ -39,7 +39,7 @@ class Settings:
     layout: str = "auto"
     white: int | None = None
     protocol: Protocol = "single"  # one model per category, or `multi`: one for all
-    maps: str = "normal"  # see `kdlib.trials.trial.scoring`
+    maps: str = "auto"  # see `kdlib.trials.trial.scoring`; auto: `kdlib.trials.runner.recommended`
     size: int = 256  # working height and width in pixels
     overrides: dict[str, Any]  # fields of the methods' configurations
     device: str = "auto"
@@ -65,11 +65,10 @@ def run(
             folder holds results of other settings.
     """
     recipes = []
-    scoring(settings.maps)
     for name in dict.fromkeys(names):
-        recipe = Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(settings.maps,))
-        recipe.config()
-        recipes.append(recipe)
+        maps = recommended(name, settings.overrides) if settings.maps == "auto" else settings.maps
+        scoring(maps)
+        recipes.append(Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(maps,)))
     where = {"device": settings.device, "precision": settings.precision}
     choose(**where)
     chosen = None if categories is None else list(dict.fromkeys(categories))

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -61,10 +61,19 @@ def check(trials: Sequence[Trial], store: Store) -> None:
                 seen.add(category)
 
 
+def recommended(method: str, options: Mapping[str, Any]) -> str:
+    """How a method's maps are best scored: whitened where they are distances between features, else normal."""
+    return "whitened" if methods.make(method, methods.configure(method, **options)).whitens else "normal"
+
+
 def _check_method(recipe: Recipe, size: tuple[int, int]) -> None:
     """Sends one empty image through the untrained method."""
     model = methods.make(recipe.method, recipe.config()).eval()
     image = torch.zeros(1, 3, *size)
+    if not model.whitens and any(maps.startswith("whitened") for maps in recipe.maps):
+        raise ValueError(
+            f"maps of '{recipe.method}' with these options are no distances between features; take --maps normal"
+        )
     with torch.inference_mode():
         model.image_score(torch.zeros(1, 1, *size))
         if recipe.method.partition("/")[0] in methods.BASELINES:
