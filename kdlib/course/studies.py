@@ -111,14 +111,21 @@ LADDER = (
     Recipe(method="rd", variant="falling rate, mining", options=_SAFE | {"mining": 0.9}, maps=FORMS),
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
-_MAPS = ("plain", "normal", "whitened")
-_THREE_LEVELS: dict[str, Any] = {"strides": (4, 8, 16), "steps": 1200}
+_MAPS = ("plain", "normal")
+_ALL_MAPS = (*_MAPS, "normal by=rim", "whitened by=place", "whitened")
+_MINED: dict[str, Any] = {"mining": 0.9, "steps": 2000}
 FINISH = (
-    Recipe(method="rd/full", maps=_MAPS),
-    Recipe(method="rd/full", variant="mining", options={"mining": 0.9}, maps=_MAPS),
-    Recipe(method="rd/full", variant="strides 4, 8, 16", options=_THREE_LEVELS, maps=_MAPS),
-    *(Recipe(method=f"{method}/full", maps=_MAPS) for method in ("stpm", "snl", "dnpkd", "dhkd")),
-    *(Recipe(method=lookup, maps=("plain", "normal")) for lookup in ("nearest", "nearest/coreset")),
+    Recipe(method="rd/full", maps=_ALL_MAPS),
+    Recipe(method="rd/full", variant="2,000 steps", options={"steps": 2000}, maps=_MAPS),
+    Recipe(method="rd/full", variant="2,000 steps, mining", options=_MINED, maps=_MAPS),
+    Recipe(
+        method="rd/full",
+        variant="three levels, 1,200 steps, mining",
+        options={"strides": (4, 8, 16), "mining": 0.9, "steps": 1200},
+        maps=_MAPS,
+    ),
+    Recipe(method="stpm/full", maps=_ALL_MAPS),
+    *(Recipe(method=lookup, maps=(*_MAPS, "normal by=rim")) for lookup in ("nearest", "nearest/coreset")),
 )
 CHOICES = {"ladder": LADDER, "finish": FINISH}
 """Studies that settings are chosen by."""

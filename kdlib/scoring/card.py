@@ -11,6 +11,7 @@ from kdlib.config import Fusion, check_fields
 from kdlib.data.reading import WHITE
 from kdlib.runtime import Precision
 from kdlib.scoring.calibration import Scale, Threshold
+from kdlib.scoring.normal_maps import By
 
 _T = TypeVar("_T")
 
@@ -34,6 +35,7 @@ class NormalCard:
     floor: float
     fusion: Fusion
     strength: float
+    by: By
     bases: tuple[float, ...]
     whitened: bool
 

@@ -16,7 +16,7 @@ from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
-from kdlib.scoring.normal_maps import FLOOR, FUSION, STRENGTH, NormalMaps, Tally
+from kdlib.scoring.normal_maps import FLOOR, FUSION, STRENGTH, By, NormalMaps, Tally
 from kdlib.scoring.whitening import Moments, Whitening
 
 Maps = Literal["plain", "normal", "whitened"]
@@ -101,6 +101,7 @@ def calibrate(
     floor: float = FLOOR,
     fusion: Fusion = FUSION,
     strength: float = STRENGTH,
+    by: By | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Detector:
@@ -118,6 +119,8 @@ def calibrate(
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
         fusion: For `normal`; see there.
         strength: For `normal`; see there.
+        by: For `normal` and `whitened`; see there. `None`: each place for normal maps, the rim for whitened ones, which
+            was better on tuning images.
         device: See `kdlib.runtime.choose`.
         precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
@@ -131,7 +134,8 @@ def calibrate(
             f"maps of '{model.name}' as it is configured are no distances between features; take maps='normal'"
         )
     runtime = choose(device, precision)
-    settings = {"floor": floor, "fusion": fusion, "strength": strength}
+    by = by or ("rim" if maps == "whitened" else "place")
+    settings = {"floor": floor, "fusion": fusion, "strength": strength, "by": by}
     whole, measured = Scorer(model), [(images, Scorer(model))]
     if maps != "plain":
         parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]

@@ -16,14 +16,15 @@ the same rate of false alarms. Over independent levels with one c the quotients 
 `product`, the default, asks that all levels agree, and was better on tuning images.
 
 Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, floored, and a `strength` below 1
-draws their logarithm towards the level's. A level whose maps go below 0, as a likelihood's do, is counted from its
-lowest normal value.
+draws their logarithm towards the level's. Of parts that lie anywhere, a place has no usual error, but the rim has:
+`by="rim"` averages all places that are equally far from it, the outermost ring, the next, and all others. A level whose
+maps go below 0, as a likelihood's do, is counted from its lowest normal value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ FLOOR = 0.75
 FUSION: Fusion = "product"
 STRENGTH = 1.0
 SMOOTHING = 1.0  # feature cells
+RINGS = 2
+By = Literal["place", "rim"]
 
 
 class Tally:
@@ -84,6 +87,7 @@ class NormalMaps(nn.Module):
         floor: Lowest mean that a place may have, as a share of its level's mean over all places, in (0, 1].
         fusion: How measured levels are fused.
         strength: Share of the correction, in (0, 1]; 1 divides by the mean of the place.
+        by: What shares a mean: a `place` with its neighbours, or all places at the same distance from the `rim`.
 
     Raises:
         ValueError: If there is no level, a mean is negative, NaN, infinite or 0 everywhere, or the floor out of range.
@@ -97,17 +101,20 @@ class NormalMaps(nn.Module):
         floor: float = FLOOR,
         fusion: Fusion = FUSION,
         strength: float = STRENGTH,
+        by: By = "place",
     ) -> None:
         super().__init__()
         if not (0 < floor <= 1 and 0 < strength <= 1):
             raise ValueError(
                 f"floor is {floor}, strength {strength}; expected shares in (0, 1], usually {FLOOR} and {STRENGTH}"
             )
-        if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is '{fusion}'; expected one of {', '.join(get_args(Fusion))}")
+        for name, value, choices in (("fusion", fusion, get_args(Fusion)), ("by", by, get_args(By))):
+            if value not in choices:
+                raise ValueError(f"{name} is '{value}'; expected one of {', '.join(choices)}")
         if not means:
             raise ValueError("there are no maps of normal images; expected at least one image, and one map per level")
-        self.floor, self.fusion, self.strength, self.levels = float(floor), fusion, float(strength), len(means)
+        self.floor, self.fusion, self.strength, self.by = float(floor), fusion, float(strength), by
+        self.levels = len(means)
         self.bases = tuple(bases or [0.0] * len(means))
         for level, mean in enumerate(means):
             if mean.shape[:2] != (1, 1) or not torch.isfinite(mean).all() or mean.min() < 0 or not mean.any():
@@ -129,7 +136,7 @@ class NormalMaps(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """How the means are used, as plain values."""
-        return {"floor": self.floor, "fusion": self.fusion, "strength": self.strength}
+        return {"floor": self.floor, "fusion": self.fusion, "strength": self.strength, "by": self.by}
 
     def means(self) -> list[Tensor]:
         """The mean map [1, 1, h, w] of each level."""
@@ -144,8 +151,19 @@ class NormalMaps(nn.Module):
 
     def _normal(self, mean: Tensor, amap: Tensor) -> Tensor:
         level = mean.mean()
-        smooth = torch.maximum(gaussian_blur(mean, SMOOTHING), self.floor * level)
+        shared = rings(mean) if self.by == "rim" else gaussian_blur(mean, SMOOTHING)
+        smooth = torch.maximum(shared, self.floor * level)
         smooth = level ** (1 - self.strength) * smooth**self.strength
         if smooth.shape[-2:] == amap.shape[-2:]:
             return smooth
         return F.interpolate(smooth, size=amap.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def rings(mean: Tensor) -> Tensor:
+    """A map [1, 1, h, w] whose places hold the mean of their ring: the outermost, the next, and all others."""
+    down, across = (torch.arange(n, device=mean.device) for n in mean.shape[-2:])
+    from_top, from_left = torch.minimum(down, down.flip(0)), torch.minimum(across, across.flip(0))
+    ring = torch.minimum(from_top[:, None], from_left[None]).clamp_max(RINGS)
+    members = F.one_hot(ring.flatten(), RINGS + 1).to(mean.dtype)  # [h w, rings]
+    sums, counts = mean.flatten() @ members, members.sum(0).clamp_min(1)
+    return (sums / counts)[ring].view_as(mean)

@@ -172,7 +172,7 @@ def _normal_maps(means: dict[str, Tensor], card: NormalCard | None) -> NormalMap
     stored = _levels("mean", means, len(card.bases) if card else 0)
     if card is None:
         return None
-    return NormalMaps(stored, card.bases, floor=card.floor, fusion=card.fusion, strength=card.strength)
+    return NormalMaps(stored, card.bases, floor=card.floor, fusion=card.fusion, strength=card.strength, by=card.by)
 
 
 def _whitening(inverses: dict[str, Tensor], card: NormalCard | None, model: Distiller) -> Whitening | None:

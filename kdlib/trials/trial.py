@@ -141,8 +141,8 @@ def scoring(maps: str) -> dict[str, Any]:
     kind, *settings = maps.split() or [""]
     named = dict(setting.partition("=")[::2] for setting in settings)
     try:
-        values = {name: value if name == "fusion" else float(value) for name, value in named.items()}
-        if kind in ("normal", "whitened") and named.keys() <= {"floor", "fusion", "strength"}:
+        values = {name: value if name in ("fusion", "by") else float(value) for name, value in named.items()}
+        if kind in ("normal", "whitened") and named.keys() <= {"floor", "fusion", "strength", "by"}:
             NormalMaps([torch.ones(1, 1, 1, 1)], **values)  # type: ignore[arg-type]
             return {"maps": kind, **values}
         if maps == "plain":
