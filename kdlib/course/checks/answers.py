@@ -62,7 +62,7 @@ def verdict(own: Result, to_beat: Result, metric: str) -> None:
 
 
 def maps_judged(answer: ArrayLike | None, to_beat: Result, metric: str) -> None:
-    """The verdict on maps [N, H, W] of the images of `to_beat`, an image's score being its highest value, if there are any."""
+    """The verdict on maps [N, H, W] of the images of `to_beat`; an image's score is the highest value of its map."""
     if not answered(answer):
         return
     maps = np.asarray(answer, dtype=np.float32)

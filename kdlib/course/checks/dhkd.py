@@ -110,7 +110,7 @@ def denoising_loss(answer: Callable[..., Tensor | None] | None) -> None:
     f = 3 * torch.randn(16, 8, 12, 12, generator=torch.Generator().manual_seed(0))
     teacher, student = _Spy(), _Spy()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(1)  # not the seed of f, or the noise would be f once more
         given = f.clone()
         found = None if answer is None else answer(teacher, student, given, 0.5)
     if not answered(found):

@@ -93,7 +93,8 @@ def _affinity_cases(t: Tensor, s: Tensor) -> dict[str, Tensor]:
         ]
         return torch.stack([torch.stack(row) for row in products]).abs().pow(power).mean((2, 3))
 
-    pairs, different = squares(F.normalize(t, dim=1), F.normalize(s, dim=1)), ~torch.eye(count, dtype=torch.bool)
+    u, v, different = F.normalize(t, dim=1), F.normalize(s, dim=1), ~torch.eye(count, dtype=torch.bool)
+    pairs = squares(u, v)
     return {
         "": pairs[different].mean(),
         "the pairs of an image with itself are in the mean; that is `intra`": pairs.mean(),
@@ -102,9 +103,7 @@ def _affinity_cases(t: Tensor, s: Tensor) -> dict[str, Tensor]:
         "these are neighbours in the batch only, as in `inter`": pairs.roll(1, 1).diagonal().mean(),
         "this is a sum over pairs; take their mean": pairs[different].sum(),
         "these are products, not cosines; features need the length 1 at every place": squares(t, s)[different].mean(),
-        "these are absolute differences; square them": squares(F.normalize(t, dim=1), F.normalize(s, dim=1), 1)[
-            different
-        ].mean(),
+        "these are absolute differences; square them": squares(u, v, 1)[different].mean(),
     }
 
 
@@ -120,11 +119,8 @@ def soft_shares(answer: Callable[[Tensor, Tensor, Tensor], Tensor | None] | None
     if not isinstance(found, Tensor) or found.shape != (60, 7):
         print(f"not yet: expected shares [n, K], here (60, 7), found {tuple(getattr(found, 'shape', ())) or found}")
         return
-    fault = first_match(
-        found,
-        _share_cases(x, centres, scales),
-        "these are not the shares of the formula; check the three parts of |x - c|²",
-    )
+    otherwise = "these are not the shares of the formula; check the three parts of |x - c|²"
+    fault = first_match(found, _share_cases(x, centres, scales), otherwise)
     if not fault and not torch.as_tensor(answer(100 * x, centres, scales)).isfinite().all():
         fault = "right for near tokens; far from all centres exp becomes 0 and 0 / 0 no number, so use torch.softmax"
     if not fault and made.numbers >= x.numel() * len(centres):
