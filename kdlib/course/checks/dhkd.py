@@ -43,7 +43,7 @@ def single_coupling(answer: Callable[..., Any] | None) -> None:
         or _volume_fault(found[1], x, lambda v: answer(v, subnet)[0])
         or _backward_fault(answer(found[0], subnet, reverse=True), found, x, *parts)
     )
-    print(f"not yet: {fault}" if fault else "right: undone to the last digit, and the volume is autograd's")
+    print(f"not yet: {fault}" if fault else "right: it can be undone, and autograd finds the same volume")
 
 
 def _forward_fault(found: Any, x: Tensor, s: Tensor, t: Tensor) -> str:
@@ -122,7 +122,7 @@ def denoising_loss(answer: Callable[..., Tensor | None] | None) -> None:
     else:
         fault = _sight_fault(teacher, student, f, 0.5) or _learning_fault(found, teacher, student)
     print(
-        f"not yet: {fault}" if fault else "right: the target is clean, and what the student adds to copying is removal"
+        f"not yet: {fault}" if fault else "right: the target stays clean, so the student has to remove what was added"
     )
 
 
