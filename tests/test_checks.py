@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,98 @@ class Darkness:
 
     def image_score(self, amap: torch.Tensor) -> torch.Tensor:
         return amap.flatten(1).amax(1)
+
+
+def single(x: Any, subnet: Any, reverse: bool = False) -> Any:
+    """An affine coupling of the second half of the channels."""
+    x1, x2 = x.chunk(2, 1)
+    s, t = subnet(x1)
+    if reverse:
+        return torch.cat([x1, (x2 - t) * (-s).exp()], 1), -s.sum(1)
+    return torch.cat([x1, s.exp() * x2 + t], 1), s.sum(1)
+
+
+def second(formula: Any) -> Any:
+    """A coupling with another formula for the second half."""
+
+    def wrong(x: Any, subnet: Any, reverse: bool = False) -> Any:
+        x1, x2 = x.chunk(2, 1)
+        return torch.cat([x1, formula(x2, *subnet(x1))], 1), torch.zeros(len(x), 2, 3)
+
+    return wrong
+
+
+def volume(change: Any) -> Any:
+    """A coupling with other log-determinants."""
+
+    def wrong(x: Any, subnet: Any, reverse: bool = False) -> Any:
+        y, log_det = single(x, subnet, reverse)
+        return y, change(log_det, subnet(x[:, :2])[0])
+
+    return wrong
+
+
+def backward(formula: Any, sign: int = -1) -> Any:
+    """A coupling with another way back."""
+
+    def wrong(x: Any, subnet: Any, reverse: bool = False) -> Any:
+        x1, x2 = x.chunk(2, 1)
+        s, t = subnet(x1)
+        return (torch.cat([x1, formula(x2, s, t)], 1), sign * s.sum(1)) if reverse else single(x, subnet)
+
+    return wrong
+
+
+def denoising(see: Any, ask: Any = None, difference: Any = lambda z, s: (z - s).pow(2).mean()) -> Any:
+    """A student's loss: what the student sees, what the teacher is asked, and how they are compared."""
+
+    def loss(teacher: Any, student: Any, f: Any, strength: float) -> Any:
+        with torch.no_grad():
+            target = teacher(f if ask is None else ask(f, strength))
+        return difference(target, student(see(f, strength)))
+
+    return loss
+
+
+def noisy(f: Any, strength: float) -> Any:
+    return f + strength * torch.randn_like(f)
+
+
+def learning_teacher(teacher: Any, student: Any, f: Any, strength: float) -> Any:
+    return (teacher(f) - student(noisy(f, strength))).pow(2).mean()
+
+
+def in_place(teacher: Any, student: Any, f: Any, strength: float) -> Any:
+    target = teacher(f).detach()
+    f += strength * torch.randn_like(f)
+    return (target - student(f)).pow(2).mean()
+
+
+def pairwise(
+    of: Any = lambda m: m[~torch.eye(len(m), dtype=torch.bool)].mean(), unit: bool = True, power: int = 2
+) -> Any:
+    """A loss over pairs of images from their mean differences [B, B]."""
+
+    def loss(t: Any, s: Any) -> Any:
+        products = []
+        for f in (t, s):
+            u = torch.nn.functional.normalize(f, dim=1) if unit else f
+            products.append(torch.einsum("icp,jcq->ijpq", u.flatten(2), u.flatten(2)))
+        return of((products[0] - products[1]).abs().pow(power).mean((2, 3)))
+
+    return loss
+
+
+def shares(
+    x: Any, centres: Any, scales: Any, dim: int = 1, sign: int = -1, factor: float = 2.0, own: float = 1.0
+) -> Any:
+    """CRAM's shares from a matrix product."""
+    squares = own * x.square().sum(1, keepdim=True) - factor * x @ centres.T + centres.square().sum(1)
+    return torch.softmax(sign * scales * squares, dim)
+
+
+def differences(x: Any, centres: Any) -> Any:
+    return (x[:, None] - centres).square().sum(2)
 
 
 def distance(t: Any, s: Any) -> Any:
@@ -170,14 +263,116 @@ CASES: list[tuple[str, Any, str]] = [
         dict(zip(BLIND, [("channel",), (), ()], strict=True)),
         "not yet: 'channel' is not zero for 'negated'",
     ),
-    ("reductions", {"cwd / vandgnl": None}, "not answered yet"),
-    ("reductions", {"cwd / vandgnl": 4096, "entries": 16.8e6, "entries on a grid of 16": 65536}, "right"),
-    ("reductions", {"cwd / vandgnl": 64, "entries": 16.8e6, "entries on a grid of 16": 65536}, "not yet: 64 for 'cwd"),
     ("flow_bounds", {"one coupling": None, "four blocks": None}, "not answered yet"),
     ("flow_bounds", {"one coupling": 1.898, "four blocks": 7.59}, "right"),
     ("flow_bounds", {"one coupling": 1.898, "four blocks": 1.898**4}, "not yet: 12"),
-    ("fresh_flow", {"log-determinant": 0, "per position": 32, "per channel": 0.5}, "right"),
-    ("fresh_flow", {"log-determinant": 0, "per position": 64, "per channel": 1}, "not yet: 64"),
+    ("single_coupling", None, "not answered yet"),
+    ("single_coupling", lambda x, subnet, reverse=False: None, "not answered yet"),
+    ("single_coupling", lambda x, subnet, reverse=False: (x, None), "not answered yet"),
+    ("single_coupling", single, "right"),
+    ("single_coupling", lambda x, subnet, reverse=False: x, "not yet: expected a pair"),
+    ("single_coupling", lambda x, subnet, reverse=False: single(x.flip(1), subnet), "not yet: the first half"),
+    ("single_coupling", second(lambda x, s, t: x), "not yet: nothing has changed"),
+    ("single_coupling", second(lambda x, s, t: x + t), "not yet: the log-scale"),
+    ("single_coupling", second(lambda x, s, t: s.exp() * x), "not yet: the shift is not used"),
+    ("single_coupling", second(lambda x, s, t: s * x + t), "not yet: this scales by s"),
+    ("single_coupling", second(lambda x, s, t: (-s).exp() * x + t), "not yet: this divides"),
+    ("single_coupling", second(lambda x, s, t: s.exp() * (x + t)), "not yet: this scales the shift"),
+    ("single_coupling", second(lambda x, s, t: s.exp() * x - t), "not yet: the second half should be"),
+    ("single_coupling", volume(lambda log_det, s: s), "not yet: expected one log-determinant per position"),
+    ("single_coupling", volume(lambda log_det, s: log_det.sum()), "not yet: expected one log-determinant per position"),
+    ("single_coupling", volume(lambda log_det, s: -log_det), "not yet: the log-determinant has the wrong sign"),
+    ("single_coupling", volume(lambda log_det, s: log_det.exp()), "not yet: this is the determinant"),
+    ("single_coupling", volume(lambda log_det, s: log_det / 2), "not yet: this is the mean"),
+    ("single_coupling", volume(lambda log_det, s: 0 * log_det), "not yet: the log-determinant is 0"),
+    ("single_coupling", volume(lambda log_det, s: log_det + 1), "not yet: the log-determinant is off by up to 1.00"),
+    ("single_coupling", lambda x, subnet, reverse=False: None if reverse else single(x, subnet), "not yet: forwards"),
+    ("single_coupling", lambda x, subnet, reverse=False: single(x, subnet), "not yet: forwards is right; `reverse`"),
+    ("single_coupling", backward(lambda y, s, t: y), "not yet: forwards is right; backwards, y comes"),
+    ("single_coupling", backward(lambda y, s, t: y * (-s).exp() - t), "not yet: forwards is right; backwards, undo"),
+    ("single_coupling", backward(lambda y, s, t: y + 9), "not yet: forwards is right; the way back misses x"),
+    ("single_coupling", backward(lambda y, s, t: (y - t) * (-s).exp(), 1), "not yet: x comes back"),
+    ("denoising_loss", None, "not answered yet"),
+    ("denoising_loss", lambda teacher, student, f, strength: None, "not answered yet"),
+    ("denoising_loss", denoising(noisy), "right"),
+    ("denoising_loss", denoising(noisy, difference=torch.nn.functional.mse_loss), "right"),
+    ("denoising_loss", denoising(noisy, difference=lambda z, s: (z - s).pow(2)), "not yet: expected one number"),
+    ("denoising_loss", in_place, "not yet: f itself has changed"),
+    ("denoising_loss", denoising(noisy, noisy), "not yet: the teacher should be asked"),
+    ("denoising_loss", denoising(lambda f, strength: f), "not yet: the student should see f with noise"),
+    ("denoising_loss", denoising(lambda f, strength: f + strength * torch.randn(f[:1].shape)), "not yet: all images"),
+    ("denoising_loss", denoising(lambda f, strength: f + strength * torch.randn(f[:, :1].shape)), "not yet: all chan"),
+    ("denoising_loss", denoising(lambda f, strength: f + strength * torch.randn(16, 8, 1, 1)), "not yet: all rows"),
+    (
+        "denoising_loss",
+        denoising(lambda f, strength: f + strength * torch.rand_like(f)),
+        "not yet: the noise has the m",
+    ),
+    ("denoising_loss", denoising(lambda f, strength: noisy(f, strength**2)), "not yet: the noise has the standard"),
+    ("denoising_loss", denoising(lambda f, strength: f + f * noisy(0 * f, strength)), "not yet: the noise has the st"),
+    (
+        "denoising_loss",
+        denoising(noisy, difference=lambda z, s: (z - s.detach()).pow(2).mean()),
+        "not yet: no gradient",
+    ),
+    ("denoising_loss", learning_teacher, "not yet: a gradient reaches the teacher"),
+    ("denoising_loss", denoising(noisy, difference=lambda z, s: (z - s).pow(2).sum()), "not yet: this is the sum"),
+    (
+        "denoising_loss",
+        denoising(noisy, difference=lambda z, s: (z - s).pow(2).mean().sqrt()),
+        "not yet: this is the root",
+    ),
+    ("denoising_loss", denoising(noisy, difference=lambda z, s: (z - s).abs().mean()), "not yet: these are absolute"),
+    ("denoising_loss", denoising(noisy, difference=lambda z, s: (z - s).pow(2).sum(1).mean()), "not yet: these are sq"),
+    ("denoising_loss", denoising(noisy, difference=lambda z, s: 3 * (z - s).pow(2).mean()), "not yet: the loss is"),
+    ("all_pairs", None, "not answered yet"),
+    ("all_pairs", lambda t, s: None, "not answered yet"),
+    ("all_pairs", pairwise(), "right"),
+    ("all_pairs", pairwise(lambda m: m), "not yet: expected one number"),
+    ("all_pairs", pairwise(lambda m: m.mean()), "not yet: the pairs of an image with itself are in"),
+    ("all_pairs", pairwise(lambda m: (m - m.diag().diag()).mean()), "not yet: an image's pair"),
+    ("all_pairs", kd.losses.intra_affinity, "not yet: these are the pairs of an image with itself alone"),
+    ("all_pairs", kd.losses.inter_affinity, "not yet: these are neighbours"),
+    ("all_pairs", pairwise(lambda m: m.sum() - m.diag().sum()), "not yet: this is a sum over pairs"),
+    ("all_pairs", pairwise(unit=False), "not yet: these are products"),
+    ("all_pairs", pairwise(power=1), "not yet: these are absolute"),
+    ("all_pairs", pairwise(lambda m: m.amax()), "not yet: 0."),
+    ("all_pairs", lambda t, s: pairwise()(t, s.detach()), "not yet: the value is right, but no gradient"),
+    ("soft_shares", None, "not answered yet"),
+    ("soft_shares", lambda x, centres, scales: None, "not answered yet"),
+    ("soft_shares", shares, "right"),
+    ("soft_shares", lambda x, centres, scales: torch.softmax(-scales * torch.cdist(x, centres) ** 2, 1), "right"),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, scales).T, "not yet: expected shares [n, K]"),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, scales, sign=1), "not yet: the farthest"),
+    (
+        "soft_shares",
+        lambda x, centres, scales: shares(x, centres, scales, dim=0),
+        "not yet: shares sum to 1 over the t",
+    ),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, 1), "not yet: the scales are not used"),
+    (
+        "soft_shares",
+        lambda x, centres, scales: torch.softmax(-scales * torch.cdist(x, centres), 1),
+        "not yet: these are d",
+    ),
+    (
+        "soft_shares",
+        lambda x, centres, scales: torch.exp(-scales * differences(x, centres)),
+        "not yet: shares of a token",
+    ),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, scales, own=0), "not yet: |x|² does not cancel"),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, scales, factor=1), "not yet: mind the factor 2"),
+    ("soft_shares", lambda x, centres, scales: shares(x, centres, 2 * scales), "not yet: these are not the shares"),
+    (
+        "soft_shares",
+        lambda x, centres, scales: torch.softmax(-scales * differences(x, centres), 1),
+        "not yet: right, but",
+    ),
+    (
+        "soft_shares",
+        lambda x, c, scales: (e := torch.exp(-scales * torch.cdist(x, c) ** 2)) / e.sum(1, keepdim=True),
+        "not yet: right for near tokens",
+    ),
     ("auroc_by_hand", None, "not answered yet"),
     ("auroc_by_hand", 6.5 / 9, "right: 0.722"),
     ("auroc_by_hand", 6 / 9, "not yet: 0.667"),
@@ -215,6 +410,35 @@ def test_own_maps_are_compared_with_a_score_to_beat(tmp_path: Path, capsys: pyte
     starts = ["not answered yet", "right: image AUROC 1.000", "not yet: image AUROC", "not yet: expected finite"]
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith(start) for line, start in zip(lines, [*starts, starts[-1]], strict=True)] == [True] * 5
+
+
+def test_maps_of_a_density_are_compared_by_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tiny.data(tmp_path, size=32).test
+    to_beat = kd.evaluate(Darkness(), images, device="cpu", precision="fp32")
+    for answer in (None, to_beat.masks + 0.0, to_beat.maps, to_beat.maps[1:]):
+        checks.own_latent_maps(answer, to_beat)
+    starts = ["not answered yet", "right: AUPRO 1.000 (to beat: ", "not yet: AUPRO", "not yet: expected finite"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 4
+
+
+def test_own_weights_are_trained_only_if_they_are_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_beat = kd.evaluate(Darkness(), tiny.data(tmp_path, size=32).test, device="cpu", precision="fp32")
+    perfect = replace(to_beat, kept_maps=to_beat.masks.astype(np.float32))
+    asked: list[Any] = []
+
+    def train(weights: Any) -> Any:
+        asked.append(weights)
+        return perfect if weights["channel"] < 1 else to_beat
+
+    answers: list[dict[str, Any] | None] = [None, {"spatial": None}, {"cosine": 1}, {"intra": -1}, {"spatial": 2}]
+    for answer in (*answers, {"spatial": 1, "channel": 1}, {"spatial": 1, "inter": 0.5}):
+        checks.own_weights(answer, train, to_beat)
+    starts = ["not answered yet"] * 2 + ["not yet: there is no loss 'cosine'", "not yet: {", "not yet: only `spatial`"]
+    lines = capsys.readouterr().out.splitlines()
+    starts += ["not yet: AUPRO", "right: AUPRO 1.000"]
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 7
+    assert asked[1] == {"spatial": 1, "channel": 0, "intra": 0, "inter": 0.5}
 
 
 def test_printed_means(capsys: pytest.CaptureFixture[str]) -> None:

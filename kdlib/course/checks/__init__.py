@@ -3,22 +3,23 @@
 They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with what follows from it.
 """
 
-from kdlib.course.checks.dhkd import flow_bounds, fresh_flow, printed_means
+from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
 from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
-from kdlib.course.checks.snl import blind_spots, memory_limits, reductions
+from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
 from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
 
 __all__ = [
+    "all_pairs",
     "auroc_by_hand",
     "blind_spots",
+    "denoising_loss",
     "distance_bounds",
     "embedding_shapes",
     "even_part",
     "flow_bounds",
-    "fresh_flow",
     "hard_mining",
     "harmless_rescalings",
     "level_weights",
@@ -27,12 +28,15 @@ __all__ = [
     "nearest_distance",
     "one_threshold",
     "opposite_losses",
+    "own_latent_maps",
     "own_maps",
     "own_threshold",
+    "own_weights",
     "printed_means",
     "rank_pixels",
-    "reductions",
     "sampled_aupro",
+    "single_coupling",
+    "soft_shares",
     "sparsity_at_start",
     "steps_and_epochs",
 ]

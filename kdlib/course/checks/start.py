@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlib.course.checks.answers import answered
+from kdlib.course.checks.answers import answered, maps_judged
 from kdlib.scoring import metrics
 from kdlib.scoring.result import Result
 
@@ -64,22 +63,7 @@ def nearest_distance(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
 
 def own_maps(answer: ArrayLike | None, to_beat: Result) -> None:
     """Notebook 00: the learner's maps [N, H, W] of the images of `to_beat`, whose image AUROC is the score to beat."""
-    if not answered(answer):
-        return
-    maps = np.asarray(answer, dtype=np.float32)
-    if maps.shape != to_beat.maps.shape or not np.isfinite(maps).all():
-        print(f"not yet: expected finite maps {to_beat.maps.shape}, one per test image; found {maps.shape}")
-        return
-    own = replace(to_beat, kept_maps=maps, scores=maps.max((1, 2)))
-    kinds = sorted(set(own.defects.tolist()) - {"normal"})
-    by_kind = {kind: own.of_defect(kind).metrics()["image_auroc"] for kind in kinds}
-    weakest = min(by_kind, key=lambda kind: by_kind[kind])
-    mine, theirs = own.metrics(), to_beat.metrics()
-    print(
-        f"{'right' if mine['image_auroc'] > theirs['image_auroc'] else 'not yet'}: image AUROC "
-        f"{mine['image_auroc']:.3f} (to beat: {theirs['image_auroc']:.3f}), AUPRO {mine['aupro']:.3f} "
-        f"({theirs['aupro']:.3f}); weakest on {weakest.replace('_', ' ')}, {by_kind[weakest]:.3f}"
-    )
+    maps_judged(answer, to_beat, "image_auroc")
 
 
 def sampled_aupro(answer: Callable[[Any, Any], float] | None) -> None:
