@@ -4,8 +4,8 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 """
 
 from kdlib.course.checks.dhkd import flow_bounds, fresh_flow, printed_means
-from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
-from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
+from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
+from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import blind_spots, memory_limits, reductions
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
@@ -21,18 +21,22 @@ __all__ = [
     "fresh_flow",
     "hard_mining",
     "harmless_rescalings",
+    "learning_choice",
     "level_weights",
+    "mean_and_pooled",
     "memory_limits",
-    "mixed_masks",
     "nearest_distance",
     "one_threshold",
+    "open_share",
     "opposite_losses",
     "own_maps",
+    "own_masks",
+    "own_student",
     "own_threshold",
     "printed_means",
     "rank_pixels",
     "reductions",
+    "routed",
     "sampled_aupro",
-    "sparsity_at_start",
     "steps_and_epochs",
 ]
