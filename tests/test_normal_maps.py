@@ -63,13 +63,14 @@ def test_half_of_the_correction_divides_by_the_root() -> None:
 
 def test_by_the_rim_places_share_the_mean_of_their_ring() -> None:
     mean = torch.rand(1, 1, 7, 9) + 0.5
-    (found,) = NormalMaps([mean], floor=1e-6, by="rim")([torch.ones(1, 1, 7, 9)])
     whole, inner, core = (mean[0, 0, k : 7 - k, k : 9 - k] for k in range(3))
-    expected = torch.empty(7, 9)
-    for k, ring in ((0, (whole.sum() - inner.sum()) / 28), (1, (inner.sum() - core.sum()) / 20), (2, core.mean())):
-        expected[k : 7 - k, k : 9 - k] = ring
-    torch.testing.assert_close(found[0, 0], 1 / expected)
-    (small,) = NormalMaps([mean[..., :2, :2]], by="rim")([torch.ones(1, 1, 2, 2)])
+    ring = torch.empty(7, 9)
+    for k, value in ((0, (whole.sum() - inner.sum()) / 28), (1, (inner.sum() - core.sum()) / 20), (2, core.mean())):
+        ring[k : 7 - k, k : 9 - k] = value
+    for strength in (0.0, 0.25, 1.0):
+        (found,) = NormalMaps([mean], floor=1e-6, by="rim", strength=strength)([torch.ones(1, 1, 7, 9)])
+        torch.testing.assert_close(found, 1 / (ring ** (1 - strength) * gaussian_blur(mean, 1.0) ** strength))
+    (small,) = NormalMaps([mean[..., :2, :2]], by="rim", strength=0)([torch.ones(1, 1, 2, 2)])
     assert small.unique().numel() == 1
     with pytest.raises(ValueError, match="by is 'edge'; expected one of place, rim"):
         NormalMaps([mean], by="edge")  # type: ignore[arg-type]

@@ -91,7 +91,8 @@ def test_every_image_is_scored_by_the_statistics_of_others(model: Any, data: kd.
     for i in range(8):
         others = [j for j in range(8) if j % 5 != i % 5]
         whitening = Whitening([inverse(level[others]).float() for level in residuals])
-        normal = NormalMaps([level[others].mean(0, keepdim=True) for level in whitening(residuals)], by="rim")
+        means = [level[others].mean(0, keepdim=True) for level in whitening(residuals)]
+        normal = NormalMaps(means, by="rim", strength=0.5)
         amap = model.fuse(normal(whitening([level[i : i + 1] for level in residuals])), x.shape[-2:], "product")
         scores.append(float(model.image_score(amap)))
     assert detector.threshold.value == pytest.approx(max(scores), rel=1e-3)

@@ -112,7 +112,7 @@ LADDER = (
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
 _MAPS = ("plain", "normal")
-_ALL_MAPS = (*_MAPS, "normal by=rim", "whitened by=place", "whitened")
+_ALL_MAPS = (*_MAPS, "whitened strength=0", "whitened", "whitened strength=1")
 _MINED: dict[str, Any] = {"mining": 0.9, "steps": 2000}
 FINISH = (
     Recipe(method="rd/full", maps=_ALL_MAPS),
@@ -125,7 +125,7 @@ FINISH = (
         maps=_MAPS,
     ),
     Recipe(method="stpm/full", maps=_ALL_MAPS),
-    *(Recipe(method=lookup, maps=(*_MAPS, "normal by=rim")) for lookup in ("nearest", "nearest/coreset")),
+    *(Recipe(method=lookup, maps=_MAPS) for lookup in ("nearest", "nearest/coreset")),
 )
 CHOICES = {"ladder": LADDER, "finish": FINISH}
 """Studies that settings are chosen by."""

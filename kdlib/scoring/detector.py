@@ -16,11 +16,14 @@ from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
 from kdlib.scoring.evaluation import evaluate, fitting
-from kdlib.scoring.normal_maps import FLOOR, FUSION, STRENGTH, By, NormalMaps, Tally
+from kdlib.scoring.normal_maps import FLOOR, FUSION, By, NormalMaps, Tally
 from kdlib.scoring.whitening import Moments, Whitening
 
 Maps = Literal["plain", "normal", "whitened"]
 FOLDS = 5
+NORMAL = {"strength": 1.0, "by": "place"}
+WHITENED = {"strength": 0.5, "by": "rim"}
+"""How level maps are divided, where nobody says otherwise."""
 FEWEST = 4
 """Calibration images that normal maps need."""
 
@@ -100,7 +103,7 @@ def calibrate(
     maps: Maps = "plain",
     floor: float = FLOOR,
     fusion: Fusion = FUSION,
-    strength: float = STRENGTH,
+    strength: float | None = None,
     by: By | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -118,9 +121,8 @@ def calibrate(
             gets from the statistics of the others.
         floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
         fusion: For `normal`; see there.
-        strength: For `normal`; see there.
-        by: For `normal` and `whitened`; see there. `None`: each place for normal maps, the rim for whitened ones, which
-            was better on tuning images.
+        strength: See there; `None`: as tuning images chose, 1 for normal maps, 0.5 for whitened ones.
+        by: See there; `None`: as tuning images chose, `place` for normal maps, `rim` for whitened ones.
         device: See `kdlib.runtime.choose`.
         precision: See `kdlib.runtime.choose`; the detector keeps to the one chosen here.
 
@@ -134,8 +136,9 @@ def calibrate(
             f"maps of '{model.name}' as it is configured are no distances between features; take maps='normal'"
         )
     runtime = choose(device, precision)
-    by = by or ("rim" if maps == "whitened" else "place")
-    settings = {"floor": floor, "fusion": fusion, "strength": strength, "by": by}
+    usual = WHITENED if maps == "whitened" else NORMAL
+    settings: dict[str, Any] = {"floor": floor, "fusion": fusion, **usual}
+    settings |= {name: value for name, value in (("strength", strength), ("by", by)) if value is not None}
     whole, measured = Scorer(model), [(images, Scorer(model))]
     if maps != "plain":
         parts = [images.subset(range(first, len(images), FOLDS)) for first in range(min(FOLDS, len(images)))]

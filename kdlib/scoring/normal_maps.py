@@ -2,8 +2,8 @@
 
     level map e [B, 1, h, w]   ->   e / (M^(1 - strength) m^strength)
 
-    m   mean of normal maps at that place, smoothed, and no lower than floor x M
-    M   mean of m over all places
+    m   mean of normal maps at that place, smoothed, and no lower than floor times the mean over all places
+    M   mean over all places, or over the ring of the place
 
 Networks pad images, and print, edges and moving parts are harder to imitate than plain surface: one threshold for all
 places finds those places instead of defects. If the error of a place is exponential with mean m on normal images and
@@ -15,10 +15,10 @@ and rises with e / m alone, whatever c is: by the lemma of Neyman and Pearson no
 the same rate of false alarms. Over independent levels with one c the quotients add up, which is the fusion `sum`; their
 `product`, the default, asks that all levels agree, and was better on tuning images.
 
-Means of few images are noisy: they are smoothed by a Gaussian of one feature cell, floored, and a `strength` below 1
-draws their logarithm towards the level's. Of parts that lie anywhere, a place has no usual error, but the rim has:
-`by="rim"` averages all places that are equally far from it, the outermost ring, the next, and all others. A level whose
-maps go below 0, as a likelihood's do, is counted from its lowest normal value.
+Means of few images are noisy: they are smoothed by a Gaussian of one feature cell and floored, and a `strength` below 1
+draws their logarithm towards the level's. Of parts that lie anywhere, a place has no usual error of its own, but the
+rim has: `by="rim"` draws towards the mean of a place's ring instead, which is the outermost, the next, or all others. A
+level whose maps go below 0, as a likelihood's do, is counted from its lowest normal value.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class NormalMaps(nn.Module):
         bases: The value of each level from which errors count; 0 where maps are never negative.
         floor: Lowest mean that a place may have, as a share of its level's mean over all places, in (0, 1].
         fusion: How measured levels are fused.
-        strength: Share of the correction, in (0, 1]; 1 divides by the mean of the place.
-        by: What shares a mean: a `place` with its neighbours, or all places at the same distance from the `rim`.
+        strength: Share of the correction, in [0, 1]; 1 divides by the mean of the place.
+        by: What the rest of the correction is by: nothing (`place`), or the mean of the place's ring (`rim`).
 
     Raises:
         ValueError: If there is no level, a mean is negative, NaN, infinite or 0 everywhere, or the floor out of range.
@@ -104,10 +104,8 @@ class NormalMaps(nn.Module):
         by: By = "place",
     ) -> None:
         super().__init__()
-        if not (0 < floor <= 1 and 0 < strength <= 1):
-            raise ValueError(
-                f"floor is {floor}, strength {strength}; expected shares in (0, 1], usually {FLOOR} and {STRENGTH}"
-            )
+        if not (0 < floor <= 1 and 0 <= strength <= 1):
+            raise ValueError(f"floor is {floor}, strength {strength}; expected shares of at most 1, the floor above 0")
         for name, value, choices in (("fusion", fusion, get_args(Fusion)), ("by", by, get_args(By))):
             if value not in choices:
                 raise ValueError(f"{name} is '{value}'; expected one of {', '.join(choices)}")
@@ -151,9 +149,9 @@ class NormalMaps(nn.Module):
 
     def _normal(self, mean: Tensor, amap: Tensor) -> Tensor:
         level = mean.mean()
-        shared = rings(mean) if self.by == "rim" else gaussian_blur(mean, SMOOTHING)
-        smooth = torch.maximum(shared, self.floor * level)
-        smooth = level ** (1 - self.strength) * smooth**self.strength
+        place = torch.maximum(gaussian_blur(mean, SMOOTHING), self.floor * level)
+        whole = torch.maximum(rings(mean), self.floor * level) if self.by == "rim" else level
+        smooth = whole ** (1 - self.strength) * place**self.strength
         if smooth.shape[-2:] == amap.shape[-2:]:
             return smooth
         return F.interpolate(smooth, size=amap.shape[-2:], mode="bilinear", align_corners=False)

@@ -4,8 +4,8 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 """
 
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
-from kdlib.course.checks.dnpkd import even_part, sparsity_at_start
-from kdlib.course.checks.one_model import mixed_masks, one_threshold, steps_and_epochs
+from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
+from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
@@ -22,21 +22,25 @@ __all__ = [
     "flow_bounds",
     "hard_mining",
     "harmless_rescalings",
+    "learning_choice",
     "level_weights",
+    "mean_and_pooled",
     "memory_limits",
-    "mixed_masks",
     "nearest_distance",
     "one_threshold",
+    "open_share",
     "opposite_losses",
     "own_latent_maps",
     "own_maps",
+    "own_masks",
+    "own_student",
     "own_threshold",
     "own_weights",
     "printed_means",
     "rank_pixels",
+    "routed",
     "sampled_aupro",
     "single_coupling",
     "soft_shares",
-    "sparsity_at_start",
     "steps_and_epochs",
 ]

@@ -11,6 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from kdlib.contract import Distiller
+from kdlib.data.records import ImageSet
+from kdlib.scoring.evaluation import evaluate
 from kdlib.scoring.result import Result
 
 T = TypeVar("T")
@@ -70,3 +73,18 @@ def maps_judged(answer: ArrayLike | None, to_beat: Result, metric: str) -> None:
         print(f"not yet: expected finite maps {to_beat.maps.shape}, one per test image; found {maps.shape}")
     else:
         verdict(replace(to_beat, kept_maps=maps, scores=maps.max((1, 2))), to_beat, metric)
+
+
+def beats(model: Distiller, sets: Mapping[str, ImageSet], to_beat: Mapping[str, Result], most: int) -> None:
+    """Says whether a model of at most so many steps has, on the first set, a higher AUPRO than the result of that name.
+
+    The other sets' AUPROs are printed beside it, so that one sees who pays.
+    """
+    if model.config.steps is None or model.config.steps > most:
+        print(f"not yet: trained for {model.config.steps} steps; expected at most {most}, as the student to beat")
+        return
+    own = {name: evaluate(model, images).metrics()["aupro"] for name, images in sets.items()}
+    theirs = {name: to_beat[name].metrics()["aupro"] for name in sets}
+    words = [f"{name.replace('_', ' ')} {own[name]:.3f} (to beat: {theirs[name]:.3f})" for name in sets]
+    first = next(iter(sets))
+    print(f"{'right' if own[first] > theirs[first] else 'not yet'}: AUPRO {', '.join(words)}")
