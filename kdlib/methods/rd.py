@@ -17,7 +17,7 @@ The `quick` preset differs from both: EfficientNet-Lite0 teaches, its features a
     Chosen with test results of real photographs in view.
 The `full` preset is `quick` for 256 px, at most ten minutes on two cores: batches of 8, a falling rate, clipped
     gradients, no finest level. Chosen on tuning images (`python -m kdlib study finish --size 256`), where hard mining
-    (`mining`, as in Guo et al., Dinomaly, CVPR 2025) brought nothing to calibrated maps.
+    (`mining`, as in Guo et al., Dinomaly, CVPR 2025) made calibrated maps no better.
 Taught in: notebooks/02_reverse_distillation.ipynb, "Build it".
 """
 
