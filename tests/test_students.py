@@ -45,7 +45,9 @@ def check(student: Path, category: str) -> None:
             assert result.metrics()[metric] == pytest.approx(float(wanted[maps][metric]), abs=0.005), (maps, metric)
 
 
-@pytest.mark.parametrize("student", [folder for folder in STUDENTS if folder.name == "rd"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "student", [folder for folder in STUDENTS if folder.name == "rd"], ids=lambda folder: folder.name
+)
 def test_a_student_gives_the_leaderboard_again(student: Path) -> None:
     check(student, FIRST)
 
