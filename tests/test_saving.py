@@ -126,11 +126,11 @@ def test_a_changed_digit_is_noticed(saved: Path) -> None:
 
 def test_another_format_is_refused(saved: Path) -> None:
     rewritten(saved, lambda card, _: card.update(format=1))
-    with pytest.raises(ValueError, match=r"has format 1, this kdlib reads 3.*'kdlib'"):
+    with pytest.raises(ValueError, match=r"has format 1, this kdlib reads 4.*'kdlib'"):
         kd.load(saved)
 
 
-NORMAL = {"floor": 0.5, "fusion": "product", "strength": 1.0, "bases": [0.0]}
+NORMAL = {"floor": 0.5, "fusion": "product", "strength": 1.0, "by": "place", "bases": [0.0], "whitened": False}
 
 TENSORS: dict[str, tuple[Change, str]] = {
     "missing": (lambda card, tensors: tensors.pop(min(tensors)), "do not fit the model"),
@@ -145,11 +145,11 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "infinite": (lambda card, tensors: tensors[min(tensors)].view(-1)[:1].fill_(torch.inf), "NaN or infinite values"),
     "normal maps without a card": (
         lambda card, tensors: tensors.update({"normal.mean_0": torch.ones(1, 1, 2, 2)}),
-        r"normal maps are \['mean_0'\]; the card wants none",
+        r"normal maps have \['mean_0'\]; the card wants none",
     ),
     "a card without normal maps": (
         lambda card, tensors: card.update(normal=NORMAL),
-        r"normal maps are \[\]; the card wants \['mean_0'\]",
+        r"normal maps have \[\]; the card wants \['mean_0'\]",
     ),
 }
 
@@ -189,7 +189,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "normal": (lambda card: card.update(normal="half"), "normal is 'half'; expected named values"),
     "floor": (lambda card: card.update(normal=NORMAL | {"floor": "half"}), "floor is 'half'"),
     "fusion": (lambda card: card.update(normal=NORMAL | {"fusion": "min"}), "fusion is 'min'"),
-    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum"}), r"lacks \['bases', 'strength'\]"),
+    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum"}), r"lacks \['bases', 'by', 'strength'"),
 }  # fmt: skip
 
 
