@@ -189,7 +189,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "normal": (lambda card: card.update(normal="half"), "normal is 'half'; expected named values"),
     "floor": (lambda card: card.update(normal=NORMAL | {"floor": "half"}), "floor is 'half'"),
     "fusion": (lambda card: card.update(normal=NORMAL | {"fusion": "min"}), "fusion is 'min'"),
-    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum"}), r"lacks \['bases', 'by', 'strength'"),
+    "no bases": (lambda card: card.update(normal={"floor": 0.5, "fusion": "sum"}), r"lacks \['bases', 'by'"),
 }  # fmt: skip
 
 
