@@ -125,18 +125,6 @@ def inter_affinity(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
     return _affinity(t, s, grid, 1)
 
 
-def affinity_distance(t: Tensor, s: Tensor, grid: int = 16) -> Tensor:
-    """How differently teacher and student relate every position to all others of its image.
-
-    Mean absolute difference [B, h', w'] of the cosines in a position's row of `intra_affinity`, in 0..2, on the
-    grid. A `distance` for `kdlib.maps.fuse`, to look at; no paper scores with it.
-    """
-    with torch.autocast(t.device.type, enabled=False):
-        a, b = (_directions(f, grid) for f in (t, s))
-        rows = (a.mT @ a - b.mT @ b).abs().mean(2)
-    return rows.unflatten(1, (min(t.shape[2], grid), min(t.shape[3], grid)))
-
-
 def _affinity(t: Tensor, s: Tensor, grid: int, shift: int) -> Tensor:
     """Mean squared difference of cosines between every image's positions and those of the image `shift` before it."""
     with torch.autocast(t.device.type, enabled=False):

@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from kdlib import losses, maps
+from kdlib import losses
 from kdlib.contract import Batch
 from kdlib.methods import preset
 from kdlib.methods.rd import RD
@@ -69,16 +69,6 @@ def test_affinities_are_those_of_the_definition(channels: int) -> None:
             assert torch.equal(affinity(t, s), affinity(t.clone(), s))
             inside = affinity(t, s)
         assert torch.equal(inside, affinity(t, s))
-
-
-def test_affinity_maps_show_where() -> None:
-    t = torch.randn(2, 8, 4, 6)
-    s = t.clone()
-    s[0, :, 2, 3] *= -1
-    found = losses.affinity_distance(t, s)
-    assert found.shape == (2, 4, 6) and float(found[1].amax()) == 0
-    assert int(found[0].argmax()) == 2 * 6 + 3
-    assert maps.fuse([found[:, None]], (16, 24), blur=0).shape == (2, 1, 16, 24)
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
