@@ -135,7 +135,7 @@ def test_normal_maps_are_of_a_category(tmp_path: Path, quick: None) -> None:
 
 MAPS = {
     "norm": "unknown word",
-    "normal floor=2": "expected shares in",
+    "normal floor=2": "expected shares of",
     "normal floor=high": "could not convert",
     "normal fusion=min": "fusion is 'min'; expected one of sum, mean",
     "normal blur=2": "unknown word",
