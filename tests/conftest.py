@@ -15,6 +15,7 @@ import torch
 
 import kdlib as kd
 from kdlib import teachers
+from kdlib.contract import Distiller
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -27,6 +28,21 @@ def fresh_start() -> Iterator[None]:
     np.random.seed(0)  # noqa: NPY002 - for libraries that still draw from the global generator
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def calib_data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
+    """12 training and 8 calibration images, 64 x 64."""
+    return tiny.data(tmp_path_factory.mktemp("data"), train=20, size=64, calib_share=0.4)
+
+
+@pytest.fixture(scope="session")
+def calib_model(calib_data: kd.data.Splits) -> Distiller:
+    """STPM that has seen them, not to be changed."""
+    torch.manual_seed(0)
+    model = tiny.build("stpm", backbone="resnet18", weights="random")
+    tiny.fit(model, calib_data.train)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ LINE = dict.fromkeys(COLUMNS, "") | {
 }
 HOLDS = LINE | {"mean": "+0.0200", "spread": "0.0100", "verdict": "holds here", "condition": "made for it"}
 UNDECIDED = LINE | {"mean": "-0.0010", "spread": "0.0300", "verdict": "undecided here", "metric": "image_auroc"}
+TOO_FEW = LINE | {"mean": "+0.0050", "seeds": "1", "verdict": "too few seeds", "metric": "pixel_auroc"}
 OTHER = HOLDS | {"paper": "DHKD"}
 UNMEASURED = LINE | {"metric": "pixel_auroc", "verdict": "not measured"}
 
@@ -30,10 +31,12 @@ def written(folder: Path, *lines: dict[str, str]) -> Path:
 
 
 def test_gains_stand_at_their_place_and_undecided_ones_are_hollow(tmp_path: Path) -> None:
-    figure = forest(written(tmp_path, HOLDS, UNDECIDED, OTHER, UNMEASURED), "SNL")
+    figure = forest(written(tmp_path, HOLDS, UNDECIDED, TOO_FEW, OTHER, UNMEASURED), "SNL")
     (axis,) = figure.axes
-    marks = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axis.lines if line.get_marker() in ("o", "^")}
-    assert set(marks) == {0.02, -0.001} and marks[-0.001] == "white" and marks[0.02] != "white"
+    marks = {
+        line.get_xdata()[0]: line.get_markerfacecolor() for line in axis.lines if line.get_marker() in tuple("os^")
+    }
+    assert {gain for gain, face in marks.items() if face == "white"} == {-0.001, 0.005} and set(marks) >= {0.02}
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["a claim · real (made for it)", "a claim · real"]
     assert "a claim, real, aupro: +0.0200, holds here" in figure.get_label()

@@ -15,23 +15,6 @@ from kdlib.maps import gaussian_blur
 from kdlib.scoring.normal_maps import NormalMaps, Tally
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
-    return tiny.data(tmp_path_factory.mktemp("data"), train=20, size=64, calib_share=0.4)
-
-
-@pytest.fixture(scope="module")
-def model(data: kd.data.Splits) -> Any:
-    torch.manual_seed(0)
-    model = tiny.build("stpm", backbone="resnet18", weights="random")
-    tiny.fit(model, data.train)
-    return model
-
-
-def calibrated(model: Any, images: kd.data.ImageSet, **options: Any) -> kd.Detector:
-    return kd.calibrate(model, images, device="cpu", precision="fp32", **options)
-
-
 def test_the_mean_is_over_images_whatever_the_batches() -> None:
     maps = torch.rand(7, 1, 5, 6)
     for cuts in ([7], [3, 4], [1] * 7):
@@ -135,20 +118,20 @@ def test_tallies_of_parts_add_up() -> None:
     torch.testing.assert_close(total.sums, whole.sums)
 
 
-def test_every_image_is_scored_by_the_means_of_others(model: Any, data: kd.data.Splits) -> None:
-    detector = calibrated(model, data.calib, maps="normal")
-    assert detector.threshold.n == len(data.calib) == 8 and detector.normal is not None
-    x = torch.stack([data.calib[i]["image"] for i in range(8)])
+def test_every_image_is_scored_by_the_means_of_others(calib_model: Any, calib_data: kd.data.Splits) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib, maps="normal")
+    assert detector.threshold.n == len(calib_data.calib) == 8 and detector.normal is not None
+    x = torch.stack([calib_data.calib[i]["image"] for i in range(8)])
     with torch.no_grad():
-        levels = model.level_maps(x)
+        levels = calib_model.level_maps(x)
     means = [level.mean(0, keepdim=True) for level in levels]
     torch.testing.assert_close(detector.normal.means(), means, rtol=1e-4, atol=1e-6)
     scores = []
     for i in range(8):
         others = [j for j in range(8) if j % 5 != i % 5]
         normal = NormalMaps([level[others].mean(0, keepdim=True) for level in levels])
-        amap = model.fuse(normal([level[i : i + 1] for level in levels]), x.shape[-2:], "product")
-        scores.append(float(model.image_score(amap)))
+        amap = calib_model.fuse(normal([level[i : i + 1] for level in levels]), x.shape[-2:], "product")
+        scores.append(float(calib_model.image_score(amap)))
     assert detector.threshold.value == pytest.approx(max(scores), rel=1e-4)
 
 
@@ -170,34 +153,34 @@ def test_the_promise_holds_on_fresh_images() -> None:
     assert np.mean(exceeded) <= 0.1 + 0.02
 
 
-def test_the_likelihood_of_dhkd_can_be_measured(data: kd.data.Splits) -> None:
+def test_the_likelihood_of_dhkd_can_be_measured(calib_data: kd.data.Splits) -> None:
     torch.manual_seed(0)
     model = tiny.build("dhkd", backbone="resnet18", weights="random", score="likelihood", steps=2)
-    tiny.fit(model, data.train)
-    detector = calibrated(model, data.calib, maps="normal")
+    tiny.fit(model, calib_data.train)
+    detector = tiny.calibrated(model, calib_data.calib, maps="normal")
     assert detector.normal is not None and max(detector.normal.bases) < 0
-    assert np.isfinite(kd.evaluate(detector, data.calib, device="cpu").scores).all()
+    assert np.isfinite(kd.evaluate(detector, calib_data.calib, device="cpu").scores).all()
 
 
-def test_plain_calibration_is_what_it_was(model: Any, data: kd.data.Splits) -> None:
-    detector = calibrated(model, data.calib)
-    result = kd.evaluate(model, data.calib, device="cpu", precision="fp32")
-    assert detector.normal is None and detector.threshold.n == len(data.calib)
+def test_plain_calibration_is_what_it_was(calib_model: Any, calib_data: kd.data.Splits) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib)
+    result = kd.evaluate(calib_model, calib_data.calib, device="cpu", precision="fp32")
+    assert detector.normal is None and detector.threshold.n == len(calib_data.calib)
     assert detector.threshold.value == float(np.sort(result.scores)[-1])
-    x = data.test[0]["image"][None]
+    x = calib_data.test[0]["image"][None]
     with torch.no_grad():
-        assert torch.equal(detector.anomaly_map(x), model.anomaly_map(x))
+        assert torch.equal(detector.anomaly_map(x), calib_model.anomaly_map(x))
 
 
-def test_calibration_refuses(model: Any, data: kd.data.Splits) -> None:
+def test_calibration_refuses(calib_model: Any, calib_data: kd.data.Splits) -> None:
     with pytest.raises(ValueError, match="3 calibration images; maps='normal' needs 4"):
-        calibrated(model, data.calib.subset(range(3)), maps="normal")
+        tiny.calibrated(calib_model, calib_data.calib.subset(range(3)), maps="normal")
     with pytest.raises(ValueError, match="maps is 'fancy'; expected one of plain, normal, whitened"):
-        calibrated(model, data.calib, maps="fancy")
+        tiny.calibrated(calib_model, calib_data.calib, maps="fancy")
 
 
-def test_normal_maps_move_and_are_saved_with_the_detector(model: Any, data: kd.data.Splits, tmp_path: Path) -> None:
-    detector = calibrated(model, data.calib, maps="normal")
+def test_normal_maps_move_and_are_saved(calib_model: Any, calib_data: kd.data.Splits, tmp_path: Path) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib, maps="normal")
     assert [n for n, _ in detector.named_buffers() if n.startswith("normal.")] == [
         f"normal.mean_{level}" for level in range(3)
     ]
@@ -210,8 +193,8 @@ def test_normal_maps_move_and_are_saved_with_the_detector(model: Any, data: kd.d
     assert {b.device.type for n, b in loaded.to("meta").named_buffers() if "mean_" in n} == {"meta"}
 
 
-def test_a_detector_is_exported_with_its_normal_maps(model: Any, data: kd.data.Splits) -> None:
-    detector = calibrated(model, data.calib, maps="normal")
+def test_a_detector_is_exported_with_its_normal_maps(calib_model: Any, calib_data: kd.data.Splits) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib, maps="normal")
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         exported = torch.export.export(detector, (x,), strict=False)

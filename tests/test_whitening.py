@@ -15,23 +15,6 @@ from kdlib.scoring.normal_maps import NormalMaps
 from kdlib.scoring.whitening import SHRINKAGE, Moments, Whitening
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> kd.data.Splits:
-    return tiny.data(tmp_path_factory.mktemp("data"), train=20, size=64, calib_share=0.4)
-
-
-@pytest.fixture(scope="module")
-def model(data: kd.data.Splits) -> Any:
-    torch.manual_seed(0)
-    model = tiny.build("stpm", backbone="resnet18", weights="random")
-    tiny.fit(model, data.train)
-    return model
-
-
-def calibrated(model: Any, images: kd.data.ImageSet, **options: Any) -> kd.Detector:
-    return kd.calibrate(model, images, device="cpu", precision="fp32", **options)
-
-
 def inverse(residual: torch.Tensor) -> torch.Tensor:
     vectors = residual.double().movedim(1, -1).flatten(0, 2)
     second = vectors.T @ vectors / len(vectors)
@@ -75,50 +58,52 @@ def test_matrices_that_are_none_are_refused() -> None:
         Whitening([torch.eye(2)])([torch.ones(1, 2, 1, 1)] * 2)
 
 
-def test_half_the_squared_residual_is_the_map(model: Any, data: kd.data.Splits) -> None:
-    x = data.test[0]["image"][None]
+def test_half_the_squared_residual_is_the_map(calib_model: Any, calib_data: kd.data.Splits) -> None:
+    x = calib_data.test[0]["image"][None]
     with torch.no_grad():
-        for residual, level in zip(model.residuals(x), model.level_maps(x), strict=True):
+        for residual, level in zip(calib_model.residuals(x), calib_model.level_maps(x), strict=True):
             torch.testing.assert_close(residual.square().sum(1, keepdim=True) / 2, level, rtol=1e-3, atol=1e-5)
 
 
-def test_every_image_is_scored_by_the_statistics_of_others(model: Any, data: kd.data.Splits) -> None:
-    detector = calibrated(model, data.calib, maps="whitened")
-    x = torch.stack([data.calib[i]["image"] for i in range(8)])
+def test_every_image_is_scored_by_the_statistics_of_others(calib_model: Any, calib_data: kd.data.Splits) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib, maps="whitened")
+    x = torch.stack([calib_data.calib[i]["image"] for i in range(8)])
     with torch.no_grad():
-        residuals = model.residuals(x)
+        residuals = calib_model.residuals(x)
     scores = []
     for i in range(8):
         others = [j for j in range(8) if j % 5 != i % 5]
         whitening = Whitening([inverse(level[others]).float() for level in residuals])
         means = [level[others].mean(0, keepdim=True) for level in whitening(residuals)]
         normal = NormalMaps(means, by="rim", strength=0.5)
-        amap = model.fuse(normal(whitening([level[i : i + 1] for level in residuals])), x.shape[-2:], "product")
-        scores.append(float(model.image_score(amap)))
+        amap = calib_model.fuse(normal(whitening([level[i : i + 1] for level in residuals])), x.shape[-2:], "product")
+        scores.append(float(calib_model.image_score(amap)))
     assert detector.threshold.value == pytest.approx(max(scores), rel=1e-3)
 
 
-def test_the_flow_teachers_latents_are_whitened_as_they_are(data: kd.data.Splits) -> None:
+def test_the_flow_teachers_latents_are_whitened_as_they_are(calib_data: kd.data.Splits) -> None:
     torch.manual_seed(0)
     model = tiny.build("dhkd", backbone="resnet18", weights="random", steps=2)
-    tiny.fit(model, data.train)
-    x = data.test[0]["image"][None]
+    tiny.fit(model, calib_data.train)
+    x = calib_data.test[0]["image"][None]
     with torch.no_grad():
         for residual, (t, s) in zip(model.residuals(x), model.pairs(x), strict=True):
             torch.testing.assert_close(residual, t - s)
-    assert np.isfinite(calibrated(model, data.calib, maps="whitened").threshold.value)
+    assert np.isfinite(tiny.calibrated(model, calib_data.calib, maps="whitened").threshold.value)
 
 
 @pytest.mark.parametrize(("method", "options"), [("nearest", {}), ("dhkd", {"score": "likelihood", "steps": 1})])
-def test_maps_that_are_no_distances_are_refused(method: str, options: dict[str, Any], data: kd.data.Splits) -> None:
+def test_maps_that_are_no_distances_are_refused(
+    method: str, options: dict[str, Any], calib_data: kd.data.Splits
+) -> None:
     model = tiny.build(method, backbone="resnet18", weights="random", **options)
-    tiny.fit(model, data.train)
+    tiny.fit(model, calib_data.train)
     with pytest.raises(ValueError, match="are no distances"):
-        calibrated(model, data.calib, maps="whitened")
+        tiny.calibrated(model, calib_data.calib, maps="whitened")
 
 
-def test_whitening_is_saved_with_the_detector(model: Any, data: kd.data.Splits, tmp_path: Path) -> None:
-    detector = calibrated(model, data.calib, maps="whitened")
+def test_whitening_is_saved_with_the_detector(calib_model: Any, calib_data: kd.data.Splits, tmp_path: Path) -> None:
+    detector = tiny.calibrated(calib_model, calib_data.calib, maps="whitened")
     loaded = kd.load(kd.save(detector, tmp_path))
     image = torch.rand(3, 64, 64)
     verdicts = [kd.score(one, image, device="cpu") for one in (detector, loaded)]

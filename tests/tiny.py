@@ -57,3 +57,8 @@ def killer(at: int) -> Callable[[kd.History], None]:
             raise KilledError
 
     return on_step
+
+
+def calibrated(model: Distiller, images: ImageSet, **options: Any) -> kd.Detector:
+    """A detector, made on the CPU in float32."""
+    return kd.calibrate(model, images, **{"device": "cpu", "precision": "fp32", **options})

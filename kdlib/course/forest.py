@@ -19,7 +19,7 @@ _MARKS = {
     "pixel_auroc": ("pixel AUROC", "s", viz.ANOMALOUS, 0.0),
     "aupro": ("AUPRO", "^", viz.CHOSEN, 0.22),
 }
-_UNDECIDED = "undecided here"
+_DECIDED = ("holds here", "does not hold here")
 
 
 @lettered
@@ -52,7 +52,7 @@ def forest(results: Path, paper: str) -> Figure:
 
 def _mark(axis: Axes, line: int, row: dict[str, str]) -> None:
     _, marker, colour, offset = _MARKS[row["metric"]]
-    face = "white" if row["verdict"] == _UNDECIDED else colour
+    face = colour if row["verdict"] in _DECIDED else "white"
     spread = float(row["spread"] or 0)
     style = {"color": colour, "marker": marker, "markerfacecolor": face, "markersize": 6}
     axis.errorbar(float(row["mean"]), line + offset, xerr=spread, capsize=2, linewidth=1, **style)  # type: ignore[arg-type]

@@ -150,7 +150,10 @@ class DHKD(Distiller):
         symmetric = c.student == "flow"
         self.students = nn.ModuleList(FlowStudent(n, **flow) if symmetric else Denoiser(n, c) for n in channels)
         self.maps_scale = Standardise([1] * len(_KINDS) * len(channels))
-        self.whitens = c.score == "distance"
+
+    @property
+    def whitens(self) -> bool:  # type: ignore[override]
+        return self.config.score == "distance"
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         features = self.features(x, teacher)

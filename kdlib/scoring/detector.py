@@ -21,9 +21,8 @@ from kdlib.scoring.whitening import Moments, Whitening
 
 Maps = Literal["plain", "normal", "whitened"]
 FOLDS = 5
-NORMAL = {"strength": 1.0, "by": "place"}
 WHITENED = {"strength": 0.5, "by": "rim"}
-"""How level maps are divided, where nobody says otherwise."""
+"""How whitened level maps are divided, where nobody says otherwise; others as `NormalMaps` has it."""
 FEWEST = 4
 """Calibration images that normal maps need."""
 
@@ -136,8 +135,7 @@ def calibrate(
             f"maps of '{model.name}' as it is configured are no distances between features; take maps='normal'"
         )
     runtime = choose(device, precision)
-    usual = WHITENED if maps == "whitened" else NORMAL
-    settings: dict[str, Any] = {"floor": floor, "fusion": fusion, **usual}
+    settings: dict[str, Any] = {"floor": floor, "fusion": fusion, **(WHITENED if maps == "whitened" else {})}
     settings |= {name: value for name, value in (("strength", strength), ("by", by)) if value is not None}
     whole, measured = Scorer(model), [(images, Scorer(model))]
     if maps != "plain":

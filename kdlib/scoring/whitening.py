@@ -5,8 +5,8 @@
     r   teacher minus student, as unit vectors; for maps of one minus the cosine, |r|^2 is twice the map
     S   second moment of r over all places of normal images, with a share of its mean diagonal added to the diagonal
 
-A student fails on normal images, too, and always in the same directions: those of a few channels that vary most. The
-squared length counts them like all others. If r is Gaussian with mean 0 and covariance S on normal images, and as wide
+A student fails on normal images, too, and more in some directions than in others. The squared length counts all alike.
+If r is Gaussian with mean 0 and covariance S on normal images, and as wide
 in every direction on a defect (c S, c > 1), its log likelihood ratio is (1 - 1 / c) r' S^-1 r / 2 - C log(c) / 2: it
 rises with e alone. This is the Mahalanobis distance, here of a residual; PaDiM (Defard et al., 2021) takes it of the
 features themselves. Ours for distillation; none of the papers does it.
