@@ -38,7 +38,8 @@ ROUNDS: tuple[tuple[str, Protocol, int], ...] = (
 """Data, protocol and seed, in this order."""
 _GROUP = ["set", "protocol", "method", "maps"]
 METRICS = ["image_auroc", "pixel_auroc", "aupro"]
-_MEANS = [*METRICS, "train_seconds", "latency_ms_p50", "megabytes"]
+_COSTS = ["train_seconds", "latency_ms_p50"]
+_MEANS = [*METRICS, *_COSTS, "megabytes"]
 
 
 def run(
@@ -82,7 +83,8 @@ def alone(recipe: Recipe) -> Recipe:
 def summary(folder: Path) -> pd.DataFrame:
     """Means over categories, then over seeds, of all `leaderboard_SET.csv`; best image AUROC of a set first.
 
-    Spreads are standard deviations over seeds; empty for one seed.
+    Spreads are standard deviations over seeds; empty for one seed. Seconds and milliseconds are those of processors:
+    rows that were measured on another kind of device count for everything else.
     """
     parts = []
     for path in sorted(folder.glob("leaderboard_*.csv")):
@@ -93,6 +95,7 @@ def summary(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=[*_GROUP, "seeds", *_MEANS])
     rows = pd.concat(parts)
     rows[_MEANS] = rows[_MEANS].astype(float)
+    rows[_COSTS] = rows[_COSTS].where(rows["runtime"].str.startswith("cpu"))
     seeds = rows.groupby([*_GROUP, "seed"])[_MEANS].mean().groupby(_GROUP)
     means, spreads = seeds.mean(), seeds.std()
     means.insert(0, "seeds", seeds.size())
