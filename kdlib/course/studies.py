@@ -112,6 +112,7 @@ LADDER = (
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
 _MAPS = ("plain", "normal")
+_THREE = (*_MAPS, "whitened")
 _ALL_MAPS = (*_MAPS, "whitened strength=0", "whitened", "whitened strength=1")
 _MINED: dict[str, Any] = {"mining": 0.9, "steps": 2000}
 FINISH = (
@@ -125,6 +126,10 @@ FINISH = (
         maps=_MAPS,
     ),
     Recipe(method="stpm/full", maps=_ALL_MAPS),
+    *(Recipe(method=method, maps=_THREE) for method in ("snl/full", "dnpkd/full", "dhkd/full", "mean")),
+    # How much of a whitened map is the student's, and how much is what normal features look like?
+    Recipe(method="rd/full", variant="untrained", options={"steps": 1}, maps=_THREE),
+    Recipe(method="stpm/full", variant="untrained", options={"steps": 1}, maps=_THREE),
     *(Recipe(method=lookup, maps=_MAPS) for lookup in ("nearest", "nearest/coreset")),
 )
 CHOICES = {"ladder": LADDER, "finish": FINISH}
