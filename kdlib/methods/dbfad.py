@@ -157,5 +157,5 @@ _QUICK = DBFADConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400, batc
 PRESETS = {
     "mvtec": DBFADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=2000, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=1800, batch_size=8, schedule="cosine", clip=1.0),
 }

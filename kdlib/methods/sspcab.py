@@ -72,5 +72,5 @@ _QUICK = SSPCABConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400, gap
 PRESETS = {
     "mvtec": SSPCABConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, strides=(8, 16), steps=2300, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=2500, batch_size=8, schedule="cosine", clip=1.0),
 }
