@@ -65,7 +65,7 @@ def test_its_features_are_cached(both: Several) -> None:
         torch.testing.assert_close(stored, fresh)
 
 
-@pytest.mark.parametrize("method", ["rd", "stpm", "snl", "dhkd", "dnpkd", "mean"])
+@pytest.mark.parametrize("method", ["rd", "stpm", "snl", "dhkd", "dnpkd", "dbfad", "mean"])
 def test_methods_learn_from_it(method: str, tmp_path: Path) -> None:
     model = tiny.build(method, backbone=BOTH, weights="random", steps=2)
     tiny.fit(model, tiny.normal(tmp_path, 4))
