@@ -1,0 +1,1 @@
+"""Defects made on normal images."""
