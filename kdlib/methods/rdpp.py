@@ -1,10 +1,10 @@
 """RD++: a projection behind every level of the teacher learns, on noise, what the bottleneck must not let pass.
 
-    image ----> teacher (frozen) --> t1, t2, t3 --> projections --> p1, p2, p3 --> RD's student --> s1, s2, s3
-                                      |   |   |                     |   |   |                       |   |   |
-                                      +---|---|---- 1 - cos per level ------|-----------------------+   |   |
-    image + patch of noise --> teacher --> n1, n2, n3 --> projections --> q1, q2, q3
-                                            |  contrast: away from p         |  reconstruction: equal to p
+    image --> teacher (frozen) --> t1, t2, t3 --> projections --> p1, p2, p3 --> RD's student --> s1, s2, s3
+                                   |   |   |                                                      |   |   |
+                                   +---+---+-------------------- 1 - cos per level ---------------+---+---+
+    the same with noise --> teacher --> n1, n2, n3 --> projections --> q1, q2, q3
+                            training only: q equal to p, n away from p, all p near each other
 
 Loss: `L = L_RD(t, s) + 0.2 (L_transport + 0.01 L_reconstruct + 0.1 L_contrast) / 1.11`, every term summed over levels
 
@@ -13,7 +13,7 @@ Loss: `L = L_RD(t, s) + 0.2 (L_transport + 0.01 L_reconstruct + 0.1 L_contrast) 
     `L_contrast`     mean_b max(0, cos(vec n, vec p) - 0.5): raw noisy features differ from projected normal ones
     `L_transport`    Sinkhorn divergence of two sets of projected images, softmax over each: normal ones lie together
 
-Paper: Tien, Nguyen, Tran, Huy, Duong, Nguyen, Truong. Revisiting Reverse Distillation for Anomaly Detection. CVPR 2023.
+Paper: Tien et al. Revisiting Reverse Distillation for Anomaly Detection. CVPR 2023.
 Differs from the paper: its text was not at hand; losses and settings are the official code's. Its transport loss is
     meant for pairs of normal images; the code compares a batch with the same batch in another order, which is a set
     with itself: 0, without a gradient (`ssot="as_coded"`, tested). `ssot="halves"` compares two halves of the batch
@@ -22,7 +22,10 @@ Differs from the official code: a pattern of its own for each image and step, wh
     patches scale with the image; 32 images per step for two added gradients of 16; 200 epochs for a list of 10 to 300
     per category; the last step counts, not the best of all epochs on the test images; the odd last batch's gradient
     is not carried over; RD's differences (`methods/rd.py`).
-The `quick` preset differs too: as `rd/quick`, with the fast noise and no transport. `full`: as `rd/full`, the same.
+The `quick` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
+    (`neighbourhood`); the fast noise, no transport loss, a falling rate, clipped gradients, hundreds of steps.
+The `full` preset is `quick` for 256 px, without the finest level. Every step runs the teacher on noisy images, which no
+    cache can hold: it costs three times RD's, so that ten minutes on two cores are half as many steps.
 Taught in: notebooks/07_rdpp.ipynb, "Build it".
 """
 
@@ -200,9 +203,18 @@ def _noisy(batch: Batch) -> Tensor:
     return batch.views["noisy"]
 
 
-_QUICK = RDPPConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=300, batch_size=16, noise="bands", ssot="off")
+_QUICK = RDPPConfig(
+    backbone=teachers.DEFAULT,
+    neighbourhood=3,
+    steps=200,
+    batch_size=8,
+    schedule="cosine",
+    clip=1.0,
+    noise="bands",
+    ssot="off",
+)
 PRESETS = {
     "mvtec": RDPPConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, strides=(8, 16), steps=1500, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=1200),
 }

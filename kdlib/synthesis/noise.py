@@ -18,7 +18,7 @@ Noise = Literal["simplex", "bands"]
 
 _COARSEST = 32.0  # wavelength of the first octave, in pixels
 _SLOPE = 1 - math.log2(0.6)  # amplitude over frequency in the plane; each octave then has 0.6 of the former's
-_DEVIATION = 0.42  # root mean square of simplex octaves in such rectangles, which the bands get too
+_DEVIATION = 0.45  # root mean square of simplex octaves in such rectangles, which the bands get too
 
 
 def noisy_patch(
@@ -36,7 +36,7 @@ def noisy_patch(
         generator: Decides place, size and pattern.
         noise: `simplex` as published, some tenths of a second for an image of 256 px unless numba is installed; `bands`
             is its fast stand-in: Gaussian noise with the same spectrum and strength, grey instead of almost grey.
-        strength: Factor of the noise, whose root mean square is 0.4.
+        strength: Factor of the noise, whose root mean square is 0.45.
         patch: Smallest height and width of the rectangle, and the first ones that are too large.
 
     Source: RD++, official code.
