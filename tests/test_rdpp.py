@@ -133,7 +133,7 @@ def test_sinkhorn_with_and_without_its_last_rounds(
     a, b = reference["points_a"].double(), reference[f"points_{other}"].double()
     published = reference[name]
     same(sinkhorn_divergence(a, b, rounds=0, **settings), published, 1e-9)
-    converged = sinkhorn_divergence(a, b, rounds=4000 if error > 1e-3 else 500, **settings)
+    converged = sinkhorn_divergence(a, b, rounds=2500 if error > 1e-3 else 500, **settings)
     assert abs(float(converged / published) - 1) == pytest.approx(error, rel=0.1, abs=1e-7)
 
 
@@ -208,11 +208,12 @@ def test_every_image_and_step_has_its_own_pattern() -> None:
 
 def test_the_fast_noise_is_as_strong_as_simplex() -> None:
     def deviation(noise: Any, count: int) -> float:
+        options: dict[str, Any] = {"noise": noise, "strength": 1, "patch": (10, 16)}
         image = torch.zeros(3, 256, 256)
-        drawn = [noisy_patch(image, torch.Generator().manual_seed(s), noise=noise, strength=1) for s in range(count)]
+        drawn = [noisy_patch(image, torch.Generator().manual_seed(s), **options) for s in range(count)]
         return float(torch.cat([one[one != 0] for one in drawn]).square().mean().sqrt())
 
-    assert deviation("bands", 200) == pytest.approx(deviation("simplex", 12), rel=0.3)
+    assert deviation("bands", 100) == pytest.approx(deviation("simplex", 12), rel=0.2)
 
 
 def test_defaults_are_those_of_the_official_code() -> None:
