@@ -132,8 +132,11 @@ class RD(Distiller):
 
     def loss(self, batch: Batch) -> Losses:
         t = self.teach(batch.image, batch.teacher)
-        s, named = self.restore(batch.image, t)
-        pairs = mined(list(zip(t, s, strict=True)), self.config, batch.progress)
+        return self.distilled(t, *self.restore(batch.image, t), batch.progress)
+
+    def distilled(self, t: Sequence[Tensor], s: Sequence[Tensor], named: Losses, progress: float) -> Losses:
+        """RD's loss of teacher and student features [B, C, h, w] per level and of the neck's named losses."""
+        pairs = mined(list(zip(t, s, strict=True)), self.config, progress)
         terms = losses.over_levels(pairs, self.compare)
         for name, term in named.items():
             terms |= {"total": terms["total"] + self.config.neck_weight * term, name: term}
