@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdlib import losses
 from kdlib.contract import Batch
 from kdlib.layers import supervision
 from kdlib.layers.amplifier import Amplifier, position_map
+from kdlib.layers.transformer import TransformerStudent
 from kdlib.methods import preset
 from kdlib.methods.aand import AAND, AANDConfig
 from kdlib.methods.rd import RD
@@ -273,7 +275,7 @@ def test_switches() -> None:
         ({"push": -0.1}, "push is -0.1"),
         ({"amplify_steps": 0.0}, "amplify_steps is 0.0"),
         ({"items": 0}, "items is 0"),
-        ({"milestones": (0.8, 9.0)}, "shares above 0"),
+        ({"milestones": (0.8, 9.0)}, "expected shares above 0"),
         ({"clean": 1.0}, "some images must get a defect"),
         ({"amplifier": "none", "score": "both"}, "a map of stage I needs amplifiers"),
         ({"amplifier": "closed"}, "gated, open, none"),
@@ -288,3 +290,38 @@ def test_textures_are_looked_for_before_training_and_not_when_a_model_is_built(t
     model = build(textures=str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"textures is '.*none', .*'rendered'"):
         tiny.fit(model, tiny.normal(tmp_path / "images", 4))
+
+
+def test_a_vision_transformer_teaches_a_transformer(tmp_path: Path) -> None:
+    vit = {"backbone": "test_vit", "weights": "random", "teacher_blocks": (2, 4, 6), "true_gate": False}
+    model = build(**vit)
+    x = torch.rand(2, 3, 64, 96)
+    pairs = model.pairs(x)
+    assert [tuple(s.shape) for _, s in pairs] == [(2, 64, 4, 6)] * 3 and isinstance(model.student, TransformerStudent)
+    assert model.student.position.shape == (1, 64, 16, 16) and len(model.student.layers) == 6
+    before = [s for _, s in pairs]
+    with torch.no_grad():  # the fourth layer reaches the second level and those behind it
+        model.student.layers[3].mlp.fc2.bias.add_(1)
+    after = [s for _, s in model.pairs(x)]
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, False]
+    history = tiny.fit(model, tiny.normal(tmp_path))
+    assert {row["phase"] for row in history.rows} == {"amplifiers", "student"}
+    assert model.anomaly_map(x).shape == (2, 1, 64, 96)
+    with pytest.raises(ValueError, match="depth is 4; expected a multiple of the 3 levels"):
+        build(**vit, depth=4)
+    with pytest.raises(ValueError, match=r"needs equal ones: blocks of a vision transformer"):
+        TransformerStudent(kd.teachers.teacher("test_resnet", weights="random"))
+
+
+def test_pairs_of_shifted_images_are_a_second_term(tmp_path: Path) -> None:
+    model = build(shifted=0.5, structure=2.0)
+    rows = tiny.fit(model, tiny.normal(tmp_path)).rows
+    assert "shifted" not in rows[0] and all(row["shifted"] > 0 for row in rows if row["phase"] == "student")
+    batch, twin = a_batch(), torch.rand(2, 3, 64, 64)
+    both = model.loss(replace(batch, views={"shifted": twin}))
+    alone, other = model.loss(batch)["total"], model.loss(replace(batch, image=twin))["total"]
+    torch.testing.assert_close(both["total"], alone + 0.5 * other)
+    plain = losses.over_levels(model.pairs(batch.image), lambda t, s: losses.channel_kl(t, s, reduction="vandgnl"))
+    without = build(seed=3, structure=0.0)
+    without.load_state_dict(model.state_dict())
+    torch.testing.assert_close(alone, without.loss(batch)["total"] + 2 * plain["total"])

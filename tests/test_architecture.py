@@ -30,7 +30,7 @@ MAY_USE = {
     "layers": GROUND | {"teachers", "losses", "maps"},
     "contract": GROUND | {"losses", "maps", "teachers"},
     "methods": MODELS | {"synthesis"},
-    "synthesis": GROUND | {"data"},
+    "synthesis": GROUND | {"data", "maps"},
     "data": {"files"},
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},

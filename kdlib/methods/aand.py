@@ -16,6 +16,8 @@ Differs from the official code: training ends after the last step; the code choo
     test set. A rule that looks at one image finds the product, in place of a table of thresholds per category; textures
     are rendered unless a folder of them is given (`textures`); torchvision changes their colours. Widths, positions and
     masks follow any timm teacher. Images are resized bilinearly. The gate is clamped before its logarithm is taken.
+    `shifted` and `structure` are VAND-GNL's, a successor by the same authors for images in other light, blurred, noisy
+    or turned, here on the amplified teacher; its segmentation network is left out.
     With `teacher_blocks` a vision transformer teaches at three blocks, and the student is a transformer, as in the
     code's second version; there that student is CLIP's.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
@@ -28,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +40,10 @@ from kdlib import losses, teachers
 from kdlib.contract import Batch, Losses, Pairs, Phase, Schedule, TrainingSet
 from kdlib.layers.amplifier import Amplifier
 from kdlib.layers.supervision import covered, focal, push, weighted_mean
+from kdlib.layers.transformer import TransformerStudent
 from kdlib.methods.rd import RD, RDConfig
 from kdlib.synthesis.defects import Defects
+from kdlib.synthesis.shifts import Shifts
 from kdlib.synthesis.textures import textures
 
 
@@ -62,6 +66,9 @@ class AANDConfig(RDConfig):
         clean: Share of images of stage I that get no defect.
         on_foreground: Synthetic defects lie on the product only.
         milestones: Shares of a stage's steps after which its rate falls to a fifth; where `schedule` is constant.
+        depth: Layers of the transformer student that vision transformers get, a multiple of the levels.
+        shifted: Weight of the loss on a copy of every image in other light, sharpness, noise or direction.
+        structure: Weight of a loss of channels over positions (`losses.channel_kl`) in stage II.
         score: Map of the `student`, of the `teacher` (stage I alone), or the fusion of `both`.
     """
 
@@ -80,22 +87,27 @@ class AANDConfig(RDConfig):
     clean: float = 0.2
     on_foreground: bool = True
     milestones: tuple[float, ...] = (0.8, 0.9)
+    depth: int = 6
+    shifted: float = 0.0
+    structure: float = 0.0
     score: Literal["student", "teacher", "both"] = "student"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.push, self.push_weight, self.preserve_weight, self.hardest) < 0 or self.amplify_steps <= 0:
-            raise ValueError(
-                f"push is {self.push}, push_weight {self.push_weight}, preserve_weight {self.preserve_weight}, hardest "
-                f"{self.hardest}; expected 0 or more; amplify_steps is {self.amplify_steps}; expected more than 0"
-            )
-        if min(self.items, self.normals, self.anomalies) < 1 or not all(0 < m <= 1 for m in self.milestones):
-            raise ValueError(
-                f"items is {self.items}, normals {self.normals}, anomalies {self.anomalies}; expected counts of 1 or "
-                f"more; milestones are {self.milestones}; expected shares above 0 and up to 1, like (0.8, 0.9)"
-            )
-        if not 0 <= self.clean < 1:
-            raise ValueError(f"clean is {self.clean}; expected a share in [0, 1): some images must get a defect")
+        ranges = {
+            "0 or more": (
+                ("push", "push_weight", "preserve_weight", "hardest", "shifted", "structure"),
+                lambda n: n >= 0,
+            ),
+            "more than 0": (("amplify_steps",), lambda n: n > 0),
+            "1 or more": (("items", "normals", "anomalies", "depth"), lambda n: n >= 1),
+            "a share in [0, 1), as some images must get a defect": (("clean",), lambda n: 0 <= n < 1),
+            "shares above 0 and up to 1, like (0.8, 0.9)": (("milestones",), lambda m: all(0 < n <= 1 for n in m)),
+        }
+        for expected, (names, fits) in ranges.items():
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
         if self.amplifier == "none" and self.score != "student":
             raise ValueError(f"score is '{self.score}' and amplifier 'none'; a map of stage I needs amplifiers")
 
@@ -111,6 +123,13 @@ class AAND(RD):
         super().__init__(c)
         channels = () if c.amplifier == "none" else self.teacher.channels
         self.amplifiers = nn.ModuleList(Amplifier(n, items=c.items) for n in channels)
+
+    def new_student(self) -> Any:
+        """A transformer where all levels have one stride, else RD's student."""
+        strides = self.teacher.strides
+        if len(strides) > 1 and len(set(strides)) == 1:
+            return TransformerStudent(self.teacher, self.config.depth)
+        return super().new_student()
 
     @property
     def whitens(self) -> bool:  # type: ignore[override]
@@ -130,8 +149,19 @@ class AAND(RD):
 
     def compare(self, t: Tensor, s: Tensor) -> Tensor:
         """RD's loss of one level's features [B, C, h, w], and that of the worst restored positions."""
-        whole = super().compare(t, s)
-        return whole + losses.hardest_cosine(t, s, self.config.hardest) if self.config.hardest else whole
+        c, loss = self.config, super().compare(t, s)
+        if c.hardest:
+            loss = loss + losses.hardest_cosine(t, s, c.hardest)
+        if c.structure:
+            loss = loss + c.structure * losses.channel_kl(t, s, reduction="vandgnl")
+        return loss
+
+    def loss(self, batch: Batch) -> Losses:
+        terms = super().loss(batch)
+        if "shifted" in batch.views:
+            twin = super().loss(replace(batch, image=batch.views["shifted"], teacher=None))["total"]
+            terms |= {"total": terms["total"] + self.config.shifted * twin, "shifted": twin}
+        return terms
 
     def amplification_loss(self, batch: Batch) -> Losses:
         """The loss of stage I: `focal` trains the gates, `push` the residuals, on the batch's synthetic defects."""
@@ -153,7 +183,12 @@ class AAND(RD):
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         c = self.config
-        student = replace(next(super().phases(images)), name="student", parameters=list(self.student.parameters()))
+        student = replace(
+            next(super().phases(images)),
+            name="student",
+            parameters=list(self.student.parameters()),
+            view=Shifts() if c.shifted else None,
+        )
         if self.amplifiers:
             steps = max(1, round(c.amplify_steps * student.steps))
             yield replace(
@@ -187,6 +222,7 @@ class AAND(RD):
 _QUICK = AANDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=300, amplify_steps=0.5)
 PRESETS = {
     "mvtec": AANDConfig(),
+    "vit": AANDConfig(backbone="vit_base_patch16_clip_224.openai", teacher_blocks=(4, 8, 12), true_gate=False),
     "quick": _QUICK,
     "full": replace(_QUICK, strides=(8, 16), steps=1800, batch_size=8, schedule="cosine", clip=1.0),
 }

@@ -116,7 +116,11 @@ class RD(Distiller):
     def __init__(self, config: RDConfig | None = None) -> None:
         config = config or RDConfig()
         super().__init__(config)
-        self.student = reverse_student(self.teacher, config, partial(necks.neck, config.neck))
+        self.student = self.new_student()
+
+    def new_student(self) -> ReverseStudent:
+        """A fresh student for the teacher; successors of RD change this."""
+        return reverse_student(self.teacher, self.config, partial(necks.neck, self.config.neck))
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         t = self.teach(x, teacher)
