@@ -215,10 +215,9 @@ _QUICK = MixedTeacherConfig(
     context_strides=(8, 16),
     neighbourhood=3,
     steps=150,
-    batch_size=16,
 )
 PRESETS = {
     "mvtec": MixedTeacherConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=600, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=500, schedule="cosine", clip=1.0),
 }
