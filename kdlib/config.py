@@ -83,6 +83,10 @@ class DistillerConfig:
             if not fits:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
 
+    def teacher_strides(self) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+        """Strides that the teacher gives; a tuple for each network where their levels come one after the other."""
+        return self.strides
+
 
 def check_fields(config: Any) -> None:
     """Brings every field of a dataclass to its declared type: 64 of NumPy to 64, a list to a tuple, 1 to 1.0.

@@ -13,7 +13,20 @@ from kdlib.contract import Distiller
 from kdlib.methods import baselines
 from kdlib.randomness import seeded
 
-_FILES = ("stpm", "rd", "dnpkd", "dhkd", "snl", "rdpp", "sspcab", "dbfad", "aand", "baselines")
+_FILES = (
+    "stpm",
+    "rd",
+    "dnpkd",
+    "dhkd",
+    "snl",
+    "rdpp",
+    "sspcab",
+    "dbfad",
+    "mixedteacher",
+    "singlenet",
+    "aand",
+    "baselines",
+)
 
 
 METHODS: dict[str, type[Distiller]] = {}

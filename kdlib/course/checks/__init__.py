@@ -10,11 +10,14 @@ from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losse
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
 from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
+from kdlib.course.checks.textures import any_shape_gains, blur_of_each, own_restorer, texture_numbers
 
 __all__ = [
     "all_pairs",
+    "any_shape_gains",
     "auroc_by_hand",
     "blind_spots",
+    "blur_of_each",
     "denoising_loss",
     "distance_bounds",
     "embedding_shapes",
@@ -33,6 +36,7 @@ __all__ = [
     "own_latent_maps",
     "own_maps",
     "own_masks",
+    "own_restorer",
     "own_student",
     "own_threshold",
     "own_weights",
@@ -43,4 +47,5 @@ __all__ = [
     "single_coupling",
     "soft_shares",
     "steps_and_epochs",
+    "texture_numbers",
 ]
