@@ -30,11 +30,7 @@ MAY_USE = {
     "layers": GROUND | {"teachers", "losses", "maps"},
     "contract": GROUND | {"losses", "maps", "teachers"},
     "methods": MODELS | {"synthesis"},
-<<<<<<< HEAD
-    "synthesis": GROUND | {"data"},
-=======
     "synthesis": GROUND | {"data", "maps"},
->>>>>>> w-aand
     "data": {"files"},
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},

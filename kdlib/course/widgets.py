@@ -54,7 +54,7 @@ class Explorer(ipywidgets.VBox):
         for name, control in self.controls.items():
             _dress(control, name)
         row = ipywidgets.HBox(self._bar(), layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([*_task_line(task), row, self._box])
+        super().__init__([*_task_line(task), row, self._box, *self._below()])
         self.add_class("kd-panel")
         self._start()
 
@@ -80,6 +80,9 @@ class Explorer(ipywidgets.VBox):
 
     def _bar(self) -> list[ipywidgets.Widget]:
         return list(self.controls.values())
+
+    def _below(self) -> list[ipywidgets.Widget]:
+        return []
 
     def _start(self) -> None:
         self._refresh()
@@ -139,7 +142,6 @@ class Runner(Explorer):
         self._button = ipywidgets.Button(description="Run", button_style="primary", icon="play")
         self._progress = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(visibility="hidden"))
         super().__init__(*arguments)
-        self.children = (*self.children, self._table)
 
     def run(self) -> None:
         """Presses the button, and raises what a learner would read in the panel."""
@@ -152,6 +154,9 @@ class Runner(Explorer):
 
     def _bar(self) -> list[ipywidgets.Widget]:
         return [*super()._bar(), self._button, self._progress]
+
+    def _below(self) -> list[ipywidgets.Widget]:
+        return [self._table]
 
     def _start(self) -> None:
         self._button.on_click(self._pressed)

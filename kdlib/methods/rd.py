@@ -116,19 +116,15 @@ class RD(Distiller):
     def __init__(self, config: RDConfig | None = None) -> None:
         config = config or RDConfig()
         super().__init__(config)
-<<<<<<< HEAD
-        self.student = reverse_student(self.teacher, config, self.make_neck)
-
-    def make_neck(self, channels: int) -> nn.Module:
-        """The configured neck for embeddings of so many channels; successors may have settings of its own for it."""
-        return necks.neck(self.config.neck, channels)
-=======
         self.student = self.new_student()
 
     def new_student(self) -> ReverseStudent:
         """A fresh student for the teacher; successors of RD change this."""
-        return reverse_student(self.teacher, self.config, partial(necks.neck, self.config.neck))
->>>>>>> w-aand
+        return reverse_student(self.teacher, self.config, self.make_neck)
+
+    def make_neck(self, channels: int) -> nn.Module:
+        """The configured neck for embeddings of so many channels; successors may have settings of its own for it."""
+        return necks.neck(self.config.neck, channels)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         t = self.teach(x, teacher)
