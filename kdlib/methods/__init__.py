@@ -13,7 +13,7 @@ from kdlib.contract import Distiller
 from kdlib.methods import baselines
 from kdlib.randomness import seeded
 
-_FILES = ("stpm", "rd", "dnpkd", "dhkd", "snl", "baselines")
+_FILES = ("stpm", "rd", "dnpkd", "dhkd", "snl", "pdn", "efficientad", "baselines")
 
 
 METHODS: dict[str, type[Distiller]] = {}

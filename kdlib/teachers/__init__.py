@@ -2,13 +2,18 @@
 
 from kdlib.teachers.building import classifier, student_like, teacher
 from kdlib.teachers.names import DEFAULT, full_name
+from kdlib.teachers.patches import PDN, Architecture, Normalise, PatchTeacher, patch_name
 from kdlib.teachers.probe import Style
 from kdlib.teachers.pyramid import Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
 
 __all__ = [
     "DEFAULT",
+    "PDN",
     "RANDOM_SEED",
+    "Architecture",
+    "Normalise",
+    "PatchTeacher",
     "Pyramid",
     "Several",
     "Style",
@@ -16,6 +21,7 @@ __all__ = [
     "Weights",
     "classifier",
     "full_name",
+    "patch_name",
     "resolve",
     "student_like",
     "teacher",

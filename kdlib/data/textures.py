@@ -1,0 +1,102 @@
+"""Images of nothing in particular, for methods that must see something else than the product, and for distilling.
+
+Every image is a pile of leaves: discs, boxes and polygons of a random size, small ones more often, each in a colour and
+grain of its own. Piles of such leaves share with photographs what a network of small patches can learn from: edges that
+hide each other, at all scales.
+
+Source: Baradad et al., Learning to See by Looking at Noise, NeurIPS 2021 (dead leaves).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from kdlib.data.samples import Sample
+
+GREY = 0.3
+"""Share of images without colour."""
+_SMALLEST, _LARGEST = 0.03, 0.4  # radius of a leaf, as a share of the image
+_LEAVES, _GRAINS = 70, 4
+_VERSION = 1
+
+Grain = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Sample):
+    """An image that is made when it is asked for, the same every time.
+
+    Attributes:
+        number: Of several that differ in nothing else.
+    """
+
+    number: int = 0
+
+    def draw(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The image [H, W, 3] of this height and width."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """What decides its content, besides the size."""
+        raise NotImplementedError
+
+
+class Texture(Drawn):
+    """A rendered image that is in no file; `path` is a name."""
+
+    def draw(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        return pile(np.random.default_rng(self.number), size)
+
+    def identity(self) -> str:
+        return f"texture {_VERSION} {self.number}"
+
+
+def pile(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """One image [H, W, 3], drawn from the generator."""
+    height, width = size
+    grains = [_grain(rng, size) for _ in range(_GRAINS)]
+    image = Image.fromarray(_surface(rng, grains, height, width))
+    low, high = np.log(_SMALLEST), np.log(_LARGEST)
+    radii = np.sort(np.exp(low + (high - low) * rng.random(_LEAVES) ** 2))[::-1] * min(size)
+    for reach in 1 + radii.astype(int):
+        side = min(2 * reach, height, width)
+        leaf = Image.new("L", (side, side))
+        _draw(ImageDraw.Draw(leaf), rng, side / 2)
+        place = (int(rng.integers(-reach, width - reach + 1)), int(rng.integers(-reach, height - reach + 1)))
+        image.paste(Image.fromarray(_surface(rng, grains, side, side)), place, leaf)
+    return np.asarray(image.convert("L").convert("RGB") if rng.random() < GREY else image)
+
+
+def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, reach: float) -> None:
+    """A white disc, box or polygon in the middle of a black square."""
+    corners = int(rng.integers(3, 7))
+    if corners == 6:
+        draw.ellipse((0, 0, 2 * reach - 1, 2 * reach * rng.uniform(0.4, 1) - 1), fill=255)
+        return
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    draw.polygon([(reach * (1 + np.cos(a)), reach * (1 + np.sin(a))) for a in angles], fill=255)
+
+
+def _surface(rng: np.random.Generator, grains: list[Grain], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A surface [h, w, 3] of one colour and one of the grains, dull colours and weak grains more often."""
+    grain = grains[rng.integers(len(grains))]
+    top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(grain.shape, (height, width), strict=True))
+    colour = np.clip(rng.uniform(20, 235) + rng.normal(0, 35, 3), 0, 255).astype(np.float32)
+    shade = np.float32(rng.exponential(14)) * grain[top : top + height, left : left + width]
+    return np.clip(colour + shade[..., None], 0, 255).astype(np.uint8)
+
+
+def _grain(rng: np.random.Generator, size: tuple[int, int]) -> Grain:
+    """Stripes [H, W], or noise of some coarseness; mean 0, about 1 in size."""
+    height, width = size
+    if rng.random() < 0.3:
+        down, across = np.mgrid[:height, :width].astype(np.float32)
+        angle, pitch = rng.uniform(0, np.pi), rng.uniform(3, 16)
+        return np.sin(2 * np.pi / pitch * (np.cos(angle) * across + np.sin(angle) * down)).astype(np.float32)
+    cell = int(2 ** rng.integers(0, 4))
+    coarse = rng.normal(0, 1, (height // cell + 2, width // cell + 2)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
