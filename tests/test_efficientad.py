@@ -279,7 +279,14 @@ def test_mix_and_quantiles(model: EfficientAD) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"strides": (4, 8)}, {"fusion": "product"}, {"hard": 1.0}, {"quantiles": (0.9, 0.5)}, {"mix": 2.0}, {"width": 0.0}],
+    [
+        {"strides": (4, 8)},
+        {"fusion": "product"},
+        {"hard": 1.0},
+        {"quantiles": (0.9, 0.5)},
+        {"mix": 2.0},
+        {"width": 0.0},
+    ],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"efficientad: .*expected"):
@@ -298,7 +305,7 @@ def test_published_weights_load_from_a_file(tmp_path: Path) -> None:
         assert str(teacher.weights) == f"{file} (file)"
     with pytest.raises(ValueError, match="does not fit 'pdn_medium'"):
         kd.teachers.teacher("pdn_medium", (4,), tmp_path / "teacher_small.pth")
-    with pytest.raises(ValueError, match="unknown network 'pdn_tiny'.*pdn_small_quarter"):
+    with pytest.raises(ValueError, match=r"unknown network 'pdn_tiny'.*pdn_small_quarter"):
         kd.teachers.teacher("pdn_tiny", (4,))
     with pytest.raises(ValueError, match=r"one level, at stride 4; got strides \(4, 8\)"):
         kd.teachers.teacher("pdn_small", (4, 8))

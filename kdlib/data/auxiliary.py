@@ -22,7 +22,7 @@ from kdlib.data.textures import Drawn, Texture
 DEFAULT = "textures"
 JOIN = "+"
 _TEXTURES = 256
-_CUTS = 20  # per photograph
+_CUTS = 40  # per photograph
 # What scikit-image brings along and is a photograph; whatever else it offers would be downloaded.
 _PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),

@@ -21,6 +21,7 @@ GREY = 0.3
 """Share of images without colour."""
 _SMALLEST, _LARGEST = 0.03, 0.4  # radius of a leaf, as a share of the image
 _LEAVES, _GRAINS = 70, 4
+_SIDE = 256
 _VERSION = 1
 
 Grain = npt.NDArray[np.float32]
@@ -46,10 +47,12 @@ class Drawn(Sample):
 
 
 class Texture(Drawn):
-    """A rendered image that is in no file; `path` is a name."""
+    """A rendered image that is in no file; `path` is a name. What is larger than 256 px is enlarged."""
 
     def draw(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        return pile(np.random.default_rng(self.number), size)
+        factor = max(1, min(size) / _SIDE)
+        drawn = pile(np.random.default_rng(self.number), (round(size[0] / factor), round(size[1] / factor)))
+        return np.asarray(Image.fromarray(drawn).resize(size[::-1])) if factor > 1 else drawn
 
     def identity(self) -> str:
         return f"texture {_VERSION} {self.number}"
@@ -84,7 +87,9 @@ def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, reach: float) -> 
 def _surface(rng: np.random.Generator, grains: list[Grain], height: int, width: int) -> npt.NDArray[np.uint8]:
     """A surface [h, w, 3] of one colour and one of the grains, dull colours and weak grains more often."""
     grain = grains[rng.integers(len(grains))]
-    top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(grain.shape, (height, width), strict=True))
+    top, left = (
+        int(rng.integers(0, whole - part + 1)) for whole, part in zip(grain.shape, (height, width), strict=True)
+    )
     colour = np.clip(rng.uniform(20, 235) + rng.normal(0, 35, 3), 0, 255).astype(np.float32)
     shade = np.float32(rng.exponential(14)) * grain[top : top + height, left : left + width]
     return np.clip(colour + shade[..., None], 0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ Source: Batzner, Heckler, König. EfficientAD. WACV 2024, tables 8 and 9.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,8 +35,7 @@ class AutoEncoder(nn.Module):
         super().__init__()
         narrow, wide = (max(1, round(width * n)) for n in (_NARROW, _WIDE))
         widths = (3, narrow, narrow, wide, wide, wide)
-        halvings = zip(widths, widths[1:], strict=False)
-        self.halvings = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in halvings)
+        self.halvings = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.squeeze = nn.Conv2d(wide, wide, _GRID)
         self.doublings = nn.ModuleList(nn.Conv2d(wide, wide, 4, padding=2) for _ in range(6))
         self.dropout = nn.Dropout(DROPOUT)

@@ -1,4 +1,4 @@
-"""EfficientAD: a student and an autoencoder imitate a small teacher; the one misses strange parts, the other strange wholes.
+"""EfficientAD: a student imitates a small teacher and fails at strange parts, an autoencoder at strange arrangements.
 
     image --> PDN teacher (frozen), standardised --> t [K] -- (t - s1)^2 ---> quantiles --+
           --> PDN student ------------> s1 [K], s2 [K]                                    +--> sum
@@ -35,7 +35,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
 from torchvision.transforms.v2 import functional as colours
@@ -225,8 +225,8 @@ def recoloured(image: Tensor, generator: torch.Generator, by: float) -> dict[str
 _QUICK = EfficientADConfig(
     backbone="pdn_small_quarter",
     width=0.25,
-    autoencoder_width=0.5,
-    steps=200,
+    autoencoder_width=0.25,
+    steps=150,
     batch_size=2,
     lr=1e-3,
     blur=4.0,
@@ -234,5 +234,5 @@ _QUICK = EfficientADConfig(
 PRESETS = {
     "mvtec": EfficientADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1500, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=1000, schedule="cosine", clip=1.0),
 }

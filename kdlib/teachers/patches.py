@@ -202,8 +202,8 @@ def _fill(net: PDN, tensors: Sequence[Tensor], name: str, path: Path) -> None:
     if [t.shape for t in own.values()] != [t.shape for t in tensors]:
         found = ", ".join(str(tuple(t.shape)) for t in tensors[:2])
         raise ValueError(
-            f"'{path.name}' does not fit '{name}': it holds {len(tensors)} tensors, first {found}; expected {len(own)}, "
-            f"first {tuple(next(iter(own.values())).shape)}: name the network that the weights are of"
+            f"'{path.name}' does not fit '{name}': it holds {len(tensors)} tensors, first {found}; expected "
+            f"{len(own)}, first {tuple(next(iter(own.values())).shape)}: name the network that the weights are of"
         )
     if not all(t.isfinite().all() for t in tensors):
         raise ValueError(f"'{path.name}' holds NaN or infinite values; get it anew")

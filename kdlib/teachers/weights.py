@@ -22,7 +22,8 @@ class Weights:
     """Where a network's weights come from.
 
     Attributes:
-        kind: `file`, `package`, `shipped` (with kdlib), `cache`, `hub` or `random`; `several` for networks that teach as one.
+        kind: `file`, `package`, `shipped` (with kdlib), `cache`, `hub` or `random`; `several` for networks that teach
+            as one.
         tag: What exactly was loaded, for model cards and print-outs; of several networks all, each with its kind.
         path: The file read, where there is one.
     """
@@ -124,7 +125,7 @@ def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or `.pth` file by name; a `ValueError` if it is damaged or holds something else."""
+    """The tensors of a `.safetensors` or `.pth` file by name; a `ValueError` if it is damaged or holds other things."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
