@@ -58,6 +58,5 @@ def test_fit_renders_textures_where_none_are_given(tmp_path: Path) -> None:
     model.loss = lambda batch: seen.append(batch.auxiliary) or loss(batch)  # type: ignore
     tiny.fit(model, tiny.normal(tmp_path))
     rendered = load_auxiliary("textures", (64, 64))
-    known = [rendered.pixels(i) for i in range(len(rendered))]
-    shown = (255 * seen[0]).round().to(torch.uint8)
-    assert all(any(torch.equal(image, one) for one in known) for image in shown)
+    shown = (255 * seen[0][0]).round().to(torch.uint8)
+    assert any(torch.equal(shown, rendered.pixels(i)) for i in range(len(rendered)))

@@ -60,39 +60,33 @@ class Texture(Drawn):
 
 def pile(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """One image [H, W, 3], drawn from the generator."""
+    leaf = _leaves(rng, size)
+    colour = np.clip(rng.uniform(20, 235, (_LEAVES + 1, 1)) + rng.normal(0, 35, (_LEAVES + 1, 3)), 0, 255)
+    if rng.random() < GREY:
+        colour[:] = colour[:, :1]
+    strength, kind = rng.exponential(14, _LEAVES + 1), rng.integers(0, _GRAINS, _LEAVES + 1)
+    grains = np.stack([_grain(rng, size) for _ in range(_GRAINS)])
+    grain = np.take_along_axis(grains, kind[leaf][None], 0)[0]
+    return np.clip(colour[leaf] + (strength[leaf] * grain)[..., None], 0, 255).astype(np.uint8)
+
+
+def _leaves(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """The number of the leaf on top [H, W], 0 where there is none; small leaves lie on large ones."""
     height, width = size
-    grains = [_grain(rng, size) for _ in range(_GRAINS)]
-    image = Image.fromarray(_surface(rng, grains, height, width))
+    numbers = Image.new("I", (width, height))
+    canvas = ImageDraw.Draw(numbers)
     low, high = np.log(_SMALLEST), np.log(_LARGEST)
     radii = np.sort(np.exp(low + (high - low) * rng.random(_LEAVES) ** 2))[::-1] * min(size)
-    for reach in 1 + radii.astype(int):
-        side = min(2 * reach, height, width)
-        leaf = Image.new("L", (side, side))
-        _draw(ImageDraw.Draw(leaf), rng, side / 2)
-        place = (int(rng.integers(-reach, width - reach + 1)), int(rng.integers(-reach, height - reach + 1)))
-        image.paste(Image.fromarray(_surface(rng, grains, side, side)), place, leaf)
-    return np.asarray(image.convert("L").convert("RGB") if rng.random() < GREY else image)
-
-
-def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, reach: float) -> None:
-    """A white disc, box or polygon in the middle of a black square."""
-    corners = int(rng.integers(3, 7))
-    if corners == 6:
-        draw.ellipse((0, 0, 2 * reach - 1, 2 * reach * rng.uniform(0.4, 1) - 1), fill=255)
-        return
-    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-    draw.polygon([(reach * (1 + np.cos(a)), reach * (1 + np.sin(a))) for a in angles], fill=255)
-
-
-def _surface(rng: np.random.Generator, grains: list[Grain], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A surface [h, w, 3] of one colour and one of the grains, dull colours and weak grains more often."""
-    grain = grains[rng.integers(len(grains))]
-    top, left = (
-        int(rng.integers(0, whole - part + 1)) for whole, part in zip(grain.shape, (height, width), strict=True)
-    )
-    colour = np.clip(rng.uniform(20, 235) + rng.normal(0, 35, 3), 0, 255).astype(np.float32)
-    shade = np.float32(rng.exponential(14)) * grain[top : top + height, left : left + width]
-    return np.clip(colour + shade[..., None], 0, 255).astype(np.uint8)
+    for number, radius in enumerate(radii, 1):
+        x, y = rng.uniform(0, 1, 2) * (width, height)
+        corners = int(rng.integers(3, 7))
+        if corners == 6:
+            flat = radius * rng.uniform(0.4, 1)
+            canvas.ellipse((x - radius, y - flat, x + radius, y + flat), fill=number)
+        else:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+            canvas.polygon([(x + radius * np.cos(a), y + radius * np.sin(a)) for a in angles], fill=number)
+    return np.asarray(numbers)
 
 
 def _grain(rng: np.random.Generator, size: tuple[int, int]) -> Grain:

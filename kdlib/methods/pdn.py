@@ -18,7 +18,8 @@ Differs from the paper: images of the user's choice, products and auxiliary ones
 Differs from the official code: there is none. Facts are those of the code that most use, nelson1425/EfficientAD.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, a quarter of the width, hundreds of steps at a higher
     rate, images at one size for both networks.
-The `full` preset made `data/teachers/pdn_small_quarter.safetensors`; the card beside it says how.
+The `full` preset, for images of 512 px, made `data/teachers/pdn_small_quarter.safetensors`; the card beside it says
+    how. It takes two minutes on a GPU, and an hour or two on two cores.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
 
@@ -122,12 +123,12 @@ class PDN(Distiller):
 
 
 _QUICK = PDNConfig(
-    backbone=teachers.DEFAULT, strides=(4, 8), steps=200, batch_size=8, width=0.25, shrink=1, auxiliary=0.5, lr=2e-3
+    backbone=teachers.DEFAULT, strides=(4, 8), steps=150, batch_size=4, width=0.25, shrink=1, auxiliary=0.5, lr=2e-3
 )
 PRESETS = {
     "mvtec": PDNConfig(),
     "quick": _QUICK,
     "full": replace(
-        _QUICK, strides=(8, 16), shrink=2, auxiliary=1.0, steps=3000, batch_size=16, schedule="cosine", clip=1.0
+        _QUICK, strides=(8, 16), shrink=2, auxiliary=1.0, steps=1500, batch_size=16, schedule="cosine", clip=1.0
     ),
 }
