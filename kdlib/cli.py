@@ -52,6 +52,9 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the preset's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step; default: the preset's.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0.")] = None,
+    auxiliary: Annotated[
+        str | None, typer.Option(help="Images of something else: textures, photographs, or a folder; A+B for several.")
+    ] = None,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
     option: Annotated[
@@ -76,6 +79,7 @@ def run(
         overrides=overrides | options(option or []),
         device=device,
         precision=precision,
+        auxiliary=auxiliary,
     )
     rows = runs.run(settings, methods, category, seed or [0], out, typer.echo)
     if processes().is_main_process:

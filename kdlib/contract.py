@@ -133,6 +133,7 @@ class Distiller(nn.Module):
 
     name: ClassVar[str]
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
+    product: ClassVar[str] = ""  # submodule whose weights `run` keeps in a file of their own
     config: DistillerConfig
     whitens: bool = True
     teacher: teachers.Teacher

@@ -8,6 +8,7 @@ A cosine over the whole flattened map and a mean of cosines per position are dif
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Literal
 
 import torch
@@ -71,6 +72,24 @@ def focused(t: Tensor, s: Tensor, easy: float, factor: float = 0.1) -> Tensor:
         limit = distance.flatten().kthvalue(max(count, 1)).values
         share = torch.where(distance <= limit, factor, 1.0)[:, None].to(s.dtype)
     return s.detach() + share * (s - s.detach())
+
+
+def hard_features(t: Tensor, s: Tensor, hard: float = 0.999, *, over: Literal["image", "batch"] = "image") -> Tensor:
+    """Mean of the largest squared differences of features [B, C, h, w], a scalar.
+
+    Args:
+        t: Teacher features.
+        s: Student features.
+        hard: Quantile of the differences from which on they count; 0 takes the mean of all.
+        over: Whether every `image` has its quantile, or the whole `batch`, whose loss then depends on its company.
+
+    Source: Batzner et al., EfficientAD, WACV 2024, equation 1; batches have one image there.
+    """
+    squared = (t.float() - s.float()).square().flatten(1)
+    squared = squared.reshape(1, -1) if over == "batch" else squared
+    n = squared.shape[1]
+    count = n - ceil(round(hard * (n - 1), 6))
+    return (squared if count == n else squared.topk(count, dim=1, sorted=False).values).mean()
 
 
 def global_cosine(t: Tensor, s: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ SIZE = 256
 FORMS = ("plain", "normal", "whitened")
 NEAREST = ("nearest", "nearest/coreset")
 """Lookups whose maps are no distances between a teacher's and a student's features, so that they cannot be whitened."""
+_DETECTORS = [name for name, kind in METHODS.items() if not kind.product]
 ALL = (
-    *(Recipe(method=name, maps=FORMS, half=True) for name in ("mean", *(f"{method}/full" for method in METHODS))),
+    *(Recipe(method=name, maps=FORMS, half=True) for name in ("mean", *(f"{name}/full" for name in _DETECTORS))),
     *(Recipe(method=name, maps=FORMS[:2], half=True) for name in NEAREST),
 )
 REAL = "real"

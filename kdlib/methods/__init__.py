@@ -20,6 +20,8 @@ _FILES = (
     "dhkd",
     "snl",
     "rdpp",
+    "pdn",
+    "efficientad",
     "sspcab",
     "dbfad",
     "mixedteacher",

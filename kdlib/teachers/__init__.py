@@ -2,6 +2,7 @@
 
 from kdlib.teachers.building import classifier, student_like, teacher
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
+from kdlib.teachers.patches import PDN, Architecture, Normalise, PatchTeacher, patch_name
 from kdlib.teachers.probe import Style
 from kdlib.teachers.pyramid import InTurn, Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
@@ -9,8 +10,12 @@ from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
 __all__ = [
     "DEFAULT",
     "JOIN",
+    "PDN",
     "RANDOM_SEED",
+    "Architecture",
     "InTurn",
+    "Normalise",
+    "PatchTeacher",
     "Pyramid",
     "Several",
     "Style",
@@ -18,6 +23,7 @@ __all__ = [
     "Weights",
     "classifier",
     "full_name",
+    "patch_name",
     "resolve",
     "student_like",
     "teacher",

@@ -13,6 +13,7 @@ from torch import nn
 
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
 from kdlib.teachers.network import create, level_indices
+from kdlib.teachers.patches import is_patch_network, patch_teacher
 from kdlib.teachers.pyramid import InTurn, Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve, with_weights
 
@@ -29,7 +30,8 @@ def teacher(
 
     Args:
         name: timm name. A bare ResNet name means torchvision's weights (`tv_in1k`), as in the papers. Names with `+`
-            between them, such as `resnet18+resnet34`, teach as one; see `kdlib.teachers.Several`.
+            between them, such as `resnet18+resnet34`, teach as one; see `kdlib.teachers.Several`. Names of PDN, such as
+            `pdn_small`, are in `kdlib.teachers.patches`.
         strides: Levels wanted, as strides in pixels, in rising order. One list for each of several networks, like
             `((4, 8), (16, 32))`, gives levels in turn instead of side by side; see `kdlib.teachers.InTurn`.
         weights: `auto` (installed package, then local cache; the hub only if `KDLIB_DOWNLOAD=1`; else seeded
@@ -45,23 +47,35 @@ def teacher(
     """
     if neighbourhood < 1 or neighbourhood % 2 == 0:
         raise ValueError(f"neighbourhood is {neighbourhood}; expected an odd number: 1, 3, 5, ...")
-    names = [full_name(part.strip()) for part in name.split(JOIN)]
+    parts = [part.strip() for part in name.split(JOIN)]
+    names = [part if is_patch_network(part) else full_name(part) for part in parts]
     of_each = _strides_of_each(names, strides)
-    members = []
+    members: list[Teacher] = []
     for each, own, wanted in zip(names, of_each, _weights_of_each(names, weights), strict=True):
-        levels = level_indices(each, own, blocks)
-        source = resolve(each, wanted)
-        if source.kind == "random" and wanted == "auto":
+        if is_patch_network(each):
+            members.append(patch_teacher(each, own, wanted, neighbourhood))
+            advice = "Distil one with `python -m kdlib run pdn`, and pass its file."
+        else:
+            members.append(_pyramid(each, own, wanted, blocks, neighbourhood))
+            advice = "Pass weights='hub' to download them, or a file."
+        if members[-1].weights.kind == "random" and wanted == "auto":
             warnings.warn(
-                f"no weights for '{each}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and detects "
-                "little. Pass weights='hub' to download them, or a file.",
+                f"no weights for '{each}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and "
+                f"detects little. {advice}",
                 stacklevel=2,
             )
-        net = with_weights(partial(create, each, levels), each, source)
-        members.append(Pyramid(each, levels, net, source, frozen=True, neighbourhood=neighbourhood))
     if len(members) == 1:
         return members[0]
     return InTurn(members) if _one_list_each(strides) else Several(members)
+
+
+def _pyramid(
+    name: str, strides: Sequence[int], weights: str | Path, blocks: Sequence[int] | None, neighbourhood: int
+) -> Pyramid:
+    levels = level_indices(name, strides, blocks)
+    source = resolve(name, weights)
+    net = with_weights(partial(create, name, levels), name, source)
+    return Pyramid(name, levels, net, source, frozen=True, neighbourhood=neighbourhood)
 
 
 def student_like(teacher: Teacher, init: Literal["random", "pretrained"] = "random") -> Teacher:

@@ -22,7 +22,8 @@ class Weights:
     """Where a network's weights come from.
 
     Attributes:
-        kind: `file`, `package`, `cache`, `hub` or `random`; `several` for networks that teach as one.
+        kind: `file`, `package`, `shipped` (with kdlib), `cache`, `hub` or `random`; `several` for networks that teach
+            as one.
         tag: What exactly was loaded, for model cards and print-outs; of several networks all, each with its kind.
         path: The file read, where there is one.
     """
@@ -78,7 +79,7 @@ def with_weights(build: Callable[[bool], nn.Module], name: str, weights: Weights
                     f"weights of '{name}' cannot be downloaded ({problem}); pass a file instead"
                 ) from error
     if weights.path is not None:
-        state = _read(weights.path)
+        state = read_state(weights.path)
         _fill(net, _renamed(state, name) if weights.kind == "package" else state, name, weights.path)
     return net
 
@@ -123,7 +124,8 @@ def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return dict(zip(keys, state.values(), strict=True))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` or `.pth` file by name; a `ValueError` if it is damaged or holds other things."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises

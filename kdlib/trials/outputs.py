@@ -11,15 +11,16 @@ import numpy as np
 from kdlib import viz
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
-from kdlib.files import write_beside
+from kdlib.files import write_beside, write_tensors
 from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.result import Result
-from kdlib.scoring.saving import save
+from kdlib.scoring.saving import halved, save
 from kdlib.trials.names import folder_name
 from kdlib.trials.speed import peak_memory_mb
 from kdlib.trials.trial import Trial, scoring
 
+WEIGHTS = "weights.safetensors"
 TRIALS, MODELS, TABLE, SETTINGS = "trials", "models", "metrics.csv", "settings.json"
 """What a results folder holds besides a folder of example maps for each category."""
 
@@ -35,7 +36,10 @@ def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | N
     calibrated = calibrate(model, images, **scoring(maps), device=trial.device, precision=trial.precision)
     if out:
         method = trial.recipe.method.replace("/", "-")
-        save(calibrated, out / MODELS / folder_name(f"{method}-{part}-seed{trial.seed}"))
+        folder = save(calibrated, out / MODELS / folder_name(f"{method}-{part}-seed{trial.seed}"))
+        if model.product:
+            weights = model.get_submodule(model.product).state_dict()
+            write_tensors(folder / WEIGHTS, {name: halved(tensor) for name, tensor in weights.items()}, {})
     return calibrated
 
 

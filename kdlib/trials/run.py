@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdlib.data.auxiliary import load_auxiliary
 from kdlib.files import write_text
 from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
@@ -44,6 +45,7 @@ class Settings:
     overrides: dict[str, Any]  # fields of the methods' configurations
     device: str = "auto"
     precision: str = "auto"
+    auxiliary: str | None = None  # images of something else, by name; see `kdlib.data.auxiliary`
 
 
 def run(
@@ -69,8 +71,10 @@ def run(
         maps = recommended(name, settings.overrides) if settings.maps == "auto" else settings.maps
         scoring(maps)
         recipes.append(Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(maps,)))
-    where = {"device": settings.device, "precision": settings.precision}
-    choose(**where)
+    choose(settings.device, settings.precision)
+    if settings.auxiliary:
+        load_auxiliary(settings.auxiliary, (settings.size, settings.size))
+    where = {name: getattr(settings, name) for name in ("device", "precision", "auxiliary")}
     chosen = None if categories is None else list(dict.fromkeys(categories))
     splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size, white=settings.white)
     store = Store(out / TABLE, out / TRIALS, COLUMNS)

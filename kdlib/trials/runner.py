@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdlib import methods
 from kdlib.contract import Distiller
+from kdlib.data.auxiliary import load_auxiliary
 from kdlib.files import write_text
 from kdlib.runtime import choose, processes
 from kdlib.scoring.detector import FEWEST, Detector
@@ -128,9 +129,11 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     """Trains one model; a row for every stop and category."""
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
+    size = trial.splits.train.size
     history = fit(
         model,
         trial.splits.train,
+        auxiliary=load_auxiliary(trial.auxiliary, size) if trial.auxiliary else None,
         seed=trial.seed,
         device=trial.device,
         precision=trial.precision,

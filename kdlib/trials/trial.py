@@ -69,6 +69,7 @@ class Trial:
     data: Mapping[str, str]  # fingerprint of the images of each category
     device: str = "auto"
     precision: str = "auto"
+    auxiliary: str | None = None  # see `kdlib.data.auxiliary`; `None` is the default of `fit`
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -107,6 +108,7 @@ class Trial:
             "half": self.recipe.half,
             "teacher": self.recipe.teacher,
             "data": {category: self.data[category] for category in self.categories},
+            **({"auxiliary": self.auxiliary} if self.auxiliary else {}),
         }
 
     @property
