@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import e
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,14 +35,6 @@ def agrees(ours: Tensor, theirs: Tensor) -> None:
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
-def stored(reference: dict[str, Tensor], i: int, **options: Any) -> NormalityMemory:
-    """A memory with the reference's keys and values."""
-    keys, values = reference[f"keys{i}"], reference[f"values{i}"]
-    memory = NormalityMemory(keys.shape[1], slots=len(keys), **options)
-    memory.load_state_dict({"keys": keys, "values": values})
-    return memory
-
-
 def build(name: str = "memkd", **options: Any) -> MemKD:
     model = tiny.build(name, **options)
     assert isinstance(model, MemKD)
@@ -60,18 +52,17 @@ def a_batch(size: int = 64) -> Batch:
     return Batch(image=torch.rand(2, 3, size, size), category=torch.zeros(2, dtype=torch.long), exemplars=exemplars)
 
 
+def stored(reference: dict[str, Tensor], i: int) -> NormalityMemory:
+    """A memory with the reference's keys and values."""
+    keys, values = reference[f"keys{i}"], reference[f"values{i}"]
+    memory = NormalityMemory(keys.shape[1], slots=len(keys))
+    memory.load_state_dict({"keys": keys, "values": values})
+    return memory
+
+
 def weights_of(model: MemKD, *, memory: bool) -> int:
     named = model.student.named_parameters()
     return sum(p.numel() for name, p in named if name.endswith(("keys", "values")) == memory)
-
-
-@pytest.mark.parametrize("i", [0, 1])
-def test_recall_is_that_of_the_public_code(reference: dict[str, Tensor], i: int) -> None:
-    memory = stored(reference, i)
-    with torch.no_grad():
-        agrees(memory(reference[f"x{i}"]), reference[f"recall_keys{i}"])
-        agrees(memory(reference[f"x{i}"], "values"), reference[f"recall_values{i}"])
-        agrees(memory(reference[f"exemplar{i}"], "values"), reference[f"normality{i}"])
 
 
 @pytest.mark.parametrize(("ask", "stands_for"), [("values", "loss_nm"), ("keys", "loss_nm_keys_mode")])
@@ -99,7 +90,8 @@ def test_maps_are_those_of_the_public_code_but_for_its_weights_and_its_blur(refe
     agrees(maps.fuse(divided, (64, 64), blur=0)[:, 0], reference["map_64_no_blur"])
     blurred = maps.gaussian_blur(reference["map_64_no_blur"][:, None], 4.0)[:, 0]
     agrees(blurred, reference["map_64_blur_2d"])
-    assert (blurred[0] - reference["map_64_blur_rowwise"]).abs().max() > 0.1 * blurred.max()  # along rows only
+    row_by_row = gaussian_filter1d(reference["map_64_no_blur"][0].numpy(), 4.0, axis=1)  # a mistake: test batches of 1
+    agrees(torch.from_numpy(row_by_row), reference["map_64_blur_rowwise"])
 
 
 def with_memories(reference: dict[str, Tensor], **options: Any) -> MemKD:
@@ -141,30 +133,6 @@ def test_a_stage_behind_a_memory_takes_the_features_and_what_they_recall() -> No
     forward, reverse = (outline(name, backbone="resnet18").student for name in BOTH[::-1])
     assert [stage[0].conv1.in_channels for stage in forward.stages] == [64, 128, 256]  # type: ignore[union-attr]
     assert [stage[0].conv1.in_channels for stage in reverse.decoder.stages] == [1024, 512, 256]  # type: ignore[union-attr]
-
-
-def test_one_slot_of_fifty_never_speaks_alone_at_temperature_one() -> None:
-    memory = NormalityMemory(2, slots=50)
-    with torch.no_grad():
-        memory.keys[:] = torch.tensor([-1.0, 0.0])
-        memory.keys[0] = torch.tensor([1.0, 0.0])
-        x = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1)
-        assert float(memory.shares(x)[0, 0]) == pytest.approx(e / (e + 49 / e), rel=1e-5)
-        memory.temperature = 0.05
-        assert float(memory.shares(x)[0, 0]) > 0.999
-        agrees(memory(x).flatten(), memory.values[0])
-
-
-def test_worked_out_by_hand() -> None:
-    memory = NormalityMemory(2, slots=2)
-    with torch.no_grad():
-        memory.keys[:] = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
-        memory.values[:] = torch.tensor([[1.0, 1.0], [0.0, -4.0]])
-        x = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1)
-        a, b = np.exp(0.6), np.exp(0.8)
-        agrees(memory(x).flatten(), torch.tensor([a, a - 4 * b], dtype=torch.float32) / float(a + b))
-        half = 0.5**0.5
-        torch.testing.assert_close(memory.alignment(), torch.tensor([[half, 0.0], [half, -1.0]]))
 
 
 @pytest.mark.parametrize("name", BOTH)

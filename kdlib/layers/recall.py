@@ -129,21 +129,22 @@ class RecallTrunk(nn.Module):
         super().__init__()
         self.teacher_name, style = teacher.name, teacher.style()
         kind = style.block if block == "auto" else block
+        width = min(64, teacher.channels[0])
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
-        entering, stages = 64, []
-        for (before, stride), width, count in zip(
+        entering, stages = width, []
+        for (before, stride), leaving, count in zip(
             pairwise([4, *teacher.strides]), teacher.channels, style.blocks, strict=True
         ):
-            row = _level(kind, entering, width, count, _halvings(teacher.name, before, stride))
+            row = _level(kind, entering, leaving, count, _halvings(teacher.name, before, stride))
             stages.append(_ended(row, style.signed))
-            entering = 2 * width
+            entering = 2 * leaving
         self.stages = nn.ModuleList(stages)
-        self.memories = nn.ModuleList(memory(width) for width in teacher.channels[:-1])
+        self.memories = nn.ModuleList(memory(channels) for channels in teacher.channels[:-1])
         initialise(self)
 
     def forward(self, x: Tensor, t: Sequence[Tensor]) -> tuple[list[Tensor], Named]:

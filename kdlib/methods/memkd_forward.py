@@ -31,9 +31,19 @@ class MemKDForward(MemKD):
 
 
 _FORWARD = MemKDConfig(direction="forward", strides=(4, 8, 16))
-_QUICK = replace(_FORWARD, backbone=teachers.DEFAULT, neighbourhood=3, steps=300, peak=1.0)
+_QUICK = replace(
+    _FORWARD,
+    backbone=teachers.DEFAULT,
+    neighbourhood=3,
+    exemplars=8,
+    batch_size=8,
+    steps=250,
+    peak=1.0,
+    schedule="cosine",
+    clip=1.0,
+)
 PRESETS = {
     "mvtec": replace(_FORWARD, backbone="resnet18"),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1200, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=1800),
 }
