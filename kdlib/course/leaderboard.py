@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdlib.files import write_text
-from kdlib.methods import METHODS, preset
+from kdlib.methods import METHODS, own_name, preset
 from kdlib.trials import study, table
 from kdlib.trials.runner import Report
 from kdlib.trials.trial import Protocol, Recipe
@@ -60,9 +60,10 @@ def run(
         ValueError: If a method is not on the leaderboard, or the images do not fit.
     """
     known = [recipe.method for recipe in ALL]
-    if unknown := sorted(set(methods or ()) - set(known)):
+    wanted = known if methods is None else [own_name(method) for method in methods]
+    if unknown := sorted(set(wanted) - set(known)):
         raise ValueError(f"the leaderboard has no {unknown}; it has {known}")
-    chosen = [recipe for recipe in ALL if methods is None or recipe.method in methods]
+    chosen = [recipe for recipe in ALL if recipe.method in wanted]
     for data, protocol, seed in ROUNDS[:rounds]:
         if data == REAL and real is None:
             continue

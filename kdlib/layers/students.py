@@ -32,6 +32,8 @@ class ReverseStudent(nn.Module):
         decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` follows the teacher.
         width: Channels of the embedding; `None` is twice the coarsest level's.
         multi_scale: Fuse all levels before the embedding (MFF).
+        decoder: Makes the decoder.
+        embedded: The teacher's coarsest level has the embedding's size and gives its width; it is not restored.
 
     Raises:
         ValueError: If the teacher's strides do not double.
@@ -47,25 +49,29 @@ class ReverseStudent(nn.Module):
         decoder_blocks: tuple[int, ...] | None = None,
         width: int | None = None,
         multi_scale: bool = True,
+        decoder: Callable[..., nn.Module] = PyramidDecoder,
+        embedded: bool = False,
     ) -> None:
         super().__init__()
         check_strides(teacher)
         style = teacher.style()
         kind = style.block if block == "auto" else block
-        self.multiple = 2 * teacher.strides[-1]
+        self.levels = len(teacher.channels) - embedded
+        channels = teacher.channels[: self.levels]
+        self.multiple = 2 * teacher.strides[self.levels - 1]
         self.bottleneck = OneClassBottleneck(
-            teacher.channels,
+            channels,
             kind=kind,
             blocks=embed_blocks or (3 if max(style.blocks) > 2 else 2),
             wide=style.wide,
-            width=width,
+            width=teacher.channels[-1] if embedded else width,
             multi_scale=multi_scale,
         )
-        self.decoder = PyramidDecoder(
+        self.decoder = decoder(
             self.bottleneck.out_channels,
-            teacher.channels,
+            channels,
             kind=kind,
-            blocks=decoder_blocks or style.blocks,
+            blocks=decoder_blocks or style.blocks[: self.levels],
             wide=style.wide,
             signed=style.signed,
         )
@@ -83,7 +89,7 @@ class ReverseStudent(nn.Module):
     def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
         """The embedding [B, C, h, w] that enters the neck."""
         check_sizes(x, t, self.multiple)
-        return self.bottleneck(t)
+        return self.bottleneck(t[: self.levels])
 
 
 class ForwardStudent(nn.Module):

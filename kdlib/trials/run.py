@@ -12,6 +12,7 @@ import pandas as pd
 
 from kdlib.data.auxiliary import load_auxiliary
 from kdlib.files import write_text
+from kdlib.methods import own_name
 from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
 from kdlib.trials import images
@@ -67,7 +68,7 @@ def run(
             folder holds results of other settings.
     """
     recipes = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(map(own_name, names)):
         maps = recommended(name, settings.overrides) if settings.maps == "auto" else settings.maps
         scoring(maps)
         recipes.append(Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(maps,)))
