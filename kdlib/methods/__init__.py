@@ -27,6 +27,7 @@ _FILES = (
     "mixedteacher",
     "singlenet",
     "memkd",
+    "memkd_forward",
     "aand",
     "baselines",
 )

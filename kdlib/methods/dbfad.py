@@ -21,7 +21,8 @@ Differs from the official code: SSPCAB's own loss is added (`neck_weight=0` is t
     learning (the code's is fixed after the first epoch); any size, and any timm teacher whose strides double: with the
     strides (4, 8, 16) there is no stem, and decoder stages end without ReLU where features can be negative.
 The `quick` and `full` presets differ further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
-    (`neighbourhood`, PatchCore's idea), SSPCAB with a gap of 0, as in `sspcab`; hundreds of steps.
+    (`neighbourhood`, PatchCore's idea), SSPCAB with a gap of 0, as in `sspcab`; hundreds of steps. `full` is the variant
+    without branches on two levels, which was ahead of the one with branches on four (`study finish`).
 Taught in: notebooks/09_fabric.ipynb, "Build it".
 """
 
@@ -157,5 +158,5 @@ _QUICK = DBFADConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=400, batc
 PRESETS = {
     "mvtec": DBFADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1800, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, residuals=False, strides=(8, 16), steps=2500, batch_size=8, schedule="cosine", clip=1.0),
 }
