@@ -42,7 +42,7 @@ class Anomalous(SystemExit):
 
 
 def config(
-    method: given.Method,
+    method: given.Method = None,
     config: given.Config = None,
     data: given.Data = None,
     out: given.Out = None,

@@ -33,7 +33,8 @@ def commented(config: Any, names: tuple[str, ...], indent: str = "") -> str:
         value, usual = getattr(config, name), default(declared[name])
         facts = expected[name] if usual in (MISSING, value) else f"{expected[name]}; default {flow(usual)}"
         study = " For studies only." if declared[name].metadata.get("ablation") else ""
-        lines = wrap(f"{meaning.get(name, '')}{study}", _WIDTH) + wrap(f"({facts})", _WIDTH)
+        lines = wrap(f"{meaning.get(name, '')}{study}", _WIDTH)
+        lines += wrap(f"({facts})", _WIDTH) if facts != "a text" else []  # which needs no saying
         parts.append("".join(f"{indent}# {line}\n" for line in lines) + f"{indent}{name}: {flow(value)}\n")
     return "\n".join(parts)
 

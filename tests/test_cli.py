@@ -231,7 +231,7 @@ def test_one_file_drives_training_test_and_scores(
     call("config", "stpm", "--data", str(root), "--out", str(out), "--size", "64", "--maps", "plain", *changes)
     file.write_text(capsys.readouterr().out, encoding="utf-8")
     plain = ("--config", str(file), "--device", "cpu", "--precision", "fp32")
-    with pytest.raises(ValueError, match="there is no detector in .*train it first"):
+    with pytest.raises(ValueError, match=r"there is no detector in .*train it first"):
         call("test", *plain)
     call("train", *plain)
     folders = [out / "models" / f"stpm-{category}-seed0" for category in ("bottle", "cable")]

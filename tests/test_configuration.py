@@ -187,7 +187,7 @@ def test_mistakes_are_refused_with_a_remedy(text: str, tmp_path: Path, monkeypat
 
 
 def test_a_file_that_is_not_there_and_one_that_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no configuration file 'my.yaml'; print one"):
+    with pytest.raises(ValueError, match=r"there is no configuration file 'my.yaml'; print one"):
         completed(Path("my.yaml"))
     (tmp_path / "my.yaml").write_bytes(b"size: \xff\xfe\x00")
     with pytest.raises(ValueError, match="is no YAML"):
@@ -217,3 +217,13 @@ def test_the_command_prints_what_options_say(capsys: pytest.CaptureFixture[str],
     app(["config", "--config", str(tmp_path / "my.yaml")], standalone_mode=False)
     assert capsys.readouterr().out == text
     assert replace(c, size=3).settings().size == 3
+
+
+def test_the_page_for_users_of_another_toolkit_names_keys_that_exist() -> None:
+    page = (Path(__file__).parents[1] / "CONFIGURATION.md").read_text(encoding="utf-8")
+    options = {name for presets in methods._PRESETS.values() for config in presets.values() for name in asdict(config)}
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    keys = [row[2].strip(" `") for row in rows if len(row) == 5 and "memkd" not in row[3]]
+    top = [key for key in keys if key in configuration.ORDER]
+    below = [key.removeprefix("options.") for key in keys if key.startswith("options.")]
+    assert len(top) >= 6 and len(below) >= 5 and set(below) <= options

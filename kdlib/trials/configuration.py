@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -84,6 +85,8 @@ def completed(
         where = f"add {it} to '{file}'" if file else "name a file with --config"
         verb = "is" if len(missing) == 1 else "are"
         raise ValueError(f"{' and '.join(missing)} {verb} missing; {where}, or give {it} on the command line")
+    for name in ("data", "out"):  # no shell has seen what a file says
+        values[name] = os.path.expanduser(values[name])
     overrides = {"weights": methods.preset(values["method"]).weights, **own, **(options or {})}
     try:
         return Configuration(**values, overrides=overrides)
@@ -151,5 +154,6 @@ _HEAD = """\
 #   python -m kdlib test --config my.yaml             evaluate the saved detectors
 #   python -m kdlib score --config my.yaml part.png   score images; exit code 2 if one is anomalous
 #
-# What the command line says wins over this file. A line that is left out has its default.
+# What the command line says wins over this file. A line that is left out has its default. Paths start in the folder in
+# which the command runs.
 """

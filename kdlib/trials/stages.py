@@ -39,18 +39,21 @@ def train(configuration: Configuration, report: Report) -> list[Path]:
     store = opened(out, wanted, c.settings())
     main = processes().is_main_process
     for trial in wanted:
+        folders = [folder_of(trial, part, out) for part in _parts(trial)]
         with claimed(store, trial) as claim:
-            if claim == "busy" and main:
-                report(f"skipped {trial}: another process is at work on it")
-            if claim == "free":
+            if claim == "busy":
+                told = [f"skipped {trial}: another process is at work on it"]
+            elif claim == "done" and all(folder.exists() for folder in folders):
+                told = [f"there {folder}" for folder in folders]
+            else:
                 model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
                 train_model(trial, model, store.work(trial))
                 for part in _parts(trial) if main else ():
                     outputs.detector(trial, model, part, trial.recipe.maps[0], out)
-        if main and claim != "busy":
-            folders = [folder_of(trial, part, out) for part in _parts(trial)]
-            saved += folders
-            report("\n".join(f"{'saved' if claim == 'free' else 'there'} {folder}" for folder in folders))
+                told = [f"saved {folder}" for folder in folders]
+        if main:
+            saved += folders if claim != "busy" else []
+            report("\n".join(told))
     return saved
 
 
