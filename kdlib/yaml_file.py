@@ -95,7 +95,7 @@ def values(nodes: Mapping[str, yaml.Node], hints: Mapping[str, Any], owner: str)
     """What nodes say, by the types of the fields of these names; whether they may say that is checked elsewhere.
 
     Raises:
-        ValueError: If a value is a mapping, or has a tag.
+        ValueError: If a value is a mapping, a list where none is declared, or has a tag.
     """
     found = {}
     for name, node in nodes.items():
@@ -113,8 +113,9 @@ def _value(node: yaml.Node, hint: Any) -> Any:
     kinds = list(_members(hint))
     lists = [kind for kind in kinds if get_origin(kind) is tuple]
     if isinstance(node, yaml.SequenceNode):
-        inner = get_args(lists[0])[0] if lists else str
-        return tuple(_value(entry, inner) for entry in node.value)
+        if not lists:  # nothing is looked into that is not declared: a list may hold itself
+            raise ValueError("is a list; expected a single value")
+        return tuple(_value(entry, get_args(lists[0])[0]) for entry in node.value)
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError(f"is {_described(node)}; expected a value")
     scalar = _scalar(node, kinds)

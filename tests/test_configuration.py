@@ -170,7 +170,10 @@ MISTAKES = {
     "": "is empty; expected lines like 'method: rd/full'",
     "# nothing": "is empty",
     "size: [3": "is no YAML",
-    "size: &a [*a]": "is no YAML",
+    "size: &a [*a]": "line 1: size is a list; expected a single value",
+    "seed: &a [*a]": "line 1: seed is a list; expected a single value",
+    "data: [a, b]": "line 1: data is a list; expected a single value",
+    "data:": "data is missing",
     "out: !!python/object/apply:os.system [ls]": "has the tag tag:yaml.org,2002:python/object/apply:os.system",
     "out: !mine x": "has the tag !mine",
     "method: 3": "unknown method '3'",
@@ -181,8 +184,9 @@ MISTAKES = {
 def test_mistakes_are_refused_with_a_remedy(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file(tmp_path, text)
+    data = {} if "data" in text else {"data": "d"}
     with pytest.raises(ValueError) as error:
-        completed(Path("my.yaml"), {"method": None if "method" in text else "rd", "data": "d", "out": "o"})
+        completed(Path("my.yaml"), {"method": None if "method" in text else "rd", "out": "o"} | data)
     assert MISTAKES[text] in str(error.value) and "my.yaml" in str(error.value)
 
 

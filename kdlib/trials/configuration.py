@@ -86,7 +86,8 @@ def completed(
         verb = "is" if len(missing) == 1 else "are"
         raise ValueError(f"{' and '.join(missing)} {verb} missing; {where}, or give {it} on the command line")
     for name in ("data", "out"):  # no shell has seen what a file says
-        values[name] = os.path.expanduser(values[name])
+        if isinstance(values[name], str):
+            values[name] = os.path.expanduser(values[name])
     overrides = {"weights": methods.preset(values["method"]).weights, **own, **(options or {})}
     try:
         return Configuration(**values, overrides=overrides)
@@ -104,12 +105,19 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     section = nodes.pop(OPTIONS, None)
     owner = f"'{file}'"
     _check_places(nodes, owner)
-    values = yaml_file.values(nodes, get_type_hints(Configuration), owner)
-    if section is None or yaml_file.is_nothing(section):
-        return values, {}
+    hints = get_type_hints(Configuration)
+    values = {name: value for name, value in yaml_file.values(nodes, hints, owner).items() if value != ""}
+    empty = section is None or yaml_file.is_nothing(section)
     if "method" not in values:
+        if empty:
+            return values, {}
         raise ValueError(f"{owner} has options but no 'method'; add a line like 'method: rd/full'")
-    preset = methods.preset(values["method"])
+    try:
+        preset = methods.preset(values["method"])
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
+    if section is None or empty:
+        return values, {}
     known = [field.name for field in fields(preset)]
     named = yaml_file.entries(section, f"{owner}, options")
     for name in named:
