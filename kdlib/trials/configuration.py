@@ -88,9 +88,9 @@ def completed(
     for name in ("data", "out"):  # no shell has seen what a file says
         if isinstance(values[name], str):
             values[name] = os.path.expanduser(values[name])
-    overrides = {"weights": methods.preset(values["method"]).weights, **own, **(options or {})}
     try:
-        return Configuration(**values, overrides=overrides)
+        weights = methods.preset(values["method"]).weights
+        return Configuration(**values, overrides={"weights": weights, **own, **(options or {})})
     except ValueError as error:
         raise ValueError(f"'{file}': {error}" if file else str(error)) from None
 
@@ -107,29 +107,28 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_places(nodes, owner)
     hints = get_type_hints(Configuration)
     values = {name: value for name, value in yaml_file.values(nodes, hints, owner).items() if value != ""}
-    empty = section is None or yaml_file.is_nothing(section)
+    if section is None or yaml_file.is_nothing(section):
+        return values, {}
     if "method" not in values:
-        if empty:
-            return values, {}
         raise ValueError(f"{owner} has options but no 'method'; add a line like 'method: rd/full'")
     try:
-        preset = methods.preset(values["method"])
+        return values, _differing(section, values["method"], owner)
     except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from None
-    if section is None or empty:
-        return values, {}
+        text = str(error)
+        raise ValueError(text if text.startswith(owner) else f"{owner}: {text}") from None
+
+
+def _differing(section: Any, method: str, owner: str) -> dict[str, Any]:
+    """The values below `options` that differ from a method's preset."""
+    preset = methods.preset(method)
     known = [field.name for field in fields(preset)]
     named = yaml_file.entries(section, f"{owner}, options")
     for name in named:
         if name in ORDER and name not in known:
-            raise ValueError(f"{owner}: '{name}' stands below options; move it to the beginning of a line")
-    check_names(named, known, f"{owner}: '{values['method']}'")
-    options = yaml_file.values(named, get_type_hints(type(preset)), owner)
-    try:
-        config = methods.configure(values["method"], **options)
-    except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from None
-    return values, {name: getattr(config, name) for name in known if getattr(config, name) != getattr(preset, name)}
+            raise ValueError(f"'{name}' stands below options; move it to the beginning of a line")
+    check_names(named, known, f"{owner}: '{method}'")
+    config = methods.configure(method, **yaml_file.values(named, get_type_hints(type(preset)), owner))
+    return {name: getattr(config, name) for name in known if getattr(config, name) != getattr(preset, name)}
 
 
 def written(configuration: Configuration) -> str:
