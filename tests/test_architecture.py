@@ -36,8 +36,12 @@ MAY_USE = {
     "scoring": MODELS | {"methods", "data"},
     "lettering": set(),
     "png": set(),
-    "viz": GROUND | {"png", "lettering", "data", "scoring", "training"},
-    "trials": MODELS | {"methods", "data", "training", "scoring", "viz"},
+    "fields": {"config"},
+    "yaml_file": {"fields"},
+    "canvas": {"lettering"},
+    "feature_sheet": {"canvas", "lettering", "scoring"},
+    "viz": GROUND | {"png", "lettering", "canvas", "feature_sheet", "data", "scoring", "training"},
+    "trials": MODELS | {"methods", "data", "training", "scoring", "viz", "fields", "yaml_file"},
     "session": GROUND | {"teachers"},
 }
 

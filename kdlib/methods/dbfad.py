@@ -21,8 +21,8 @@ Differs from the official code: SSPCAB's own loss is added (`neck_weight=0` is t
     learning (the code's is fixed after the first epoch); any size, and any timm teacher whose strides double: with the
     strides (4, 8, 16) there is no stem, and decoder stages end without ReLU where features can be negative.
 The `quick` and `full` presets differ further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
-    (`neighbourhood`, PatchCore's idea), SSPCAB with a gap of 0, as in `sspcab`; hundreds of steps. `full` is the variant
-    without branches on two levels, which was ahead of the one with branches on four (`study finish`).
+    (`neighbourhood`, PatchCore's idea), SSPCAB with a gap of 0, as in `sspcab`; hundreds of steps. `full` is the
+    variant without branches, on two levels, which was ahead of the one with branches on four (`study finish`).
 Taught in: notebooks/09_fabric.ipynb, "Build it".
 """
 
