@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kdlib import losses
-from kdlib.course.checks.answers import answered, first_match
+from kdlib.course.checks.answers import answered, first_match, maps_judged
+from kdlib.scoring.result import Result
 
 _HARD = 0.9
 
@@ -78,7 +80,14 @@ def quantile_map(answer: Callable[..., Any] | None) -> None:
         ).clamp_min(0),
     }
     fault = first_match(torch.as_tensor(found), cases, "a straight line through two points: which two?")
-    print(f"not yet: {fault}" if fault else "right: now both maps speak one language, and a sum of them means something")
+    print(
+        f"not yet: {fault}" if fault else "right: now both maps speak one language, and a sum of them means something"
+    )
+
+
+def own_mix(answer: ArrayLike | None, to_beat: Result) -> None:
+    """Notebook 08: the learner's maps [N, H, W] of the images of `to_beat`, whose AUPRO is the score to beat."""
+    maps_judged(answer, to_beat, "aupro")
 
 
 def _hardest(squared: Tensor) -> Tensor:
