@@ -28,8 +28,8 @@ def patch_sizes(answer: Sequence[int] | None) -> None:
     for layer, (given, size) in enumerate(zip(answer, true, strict=True), 1):
         if given != size:
             print(
-                f"not yet: {given} behind layer {layer}; a kernel of k adds k - 1 steps, and behind a pooling a step is "
-                "twice as many pixels"
+                f"not yet: {given} behind layer {layer}; a kernel of k adds k - 1 steps, and behind a pooling a step "
+                "is twice as many pixels"
             )
             return
     print("right: 33 pixels; what lies further away cannot change what PDN says about a place")
@@ -79,7 +79,7 @@ def quantile_map(answer: Callable[..., Any] | None) -> None:
             0.1 * (amap - low) / (high - low)
         ).clamp_min(0),
     }
-    fault = first_match(torch.as_tensor(found), cases, "a straight line through two points: which two?")
+    fault = first_match(torch.as_tensor(found), cases, "a line through two points: which two?")
     print(
         f"not yet: {fault}" if fault else "right: now both maps speak one language, and a sum of them means something"
     )
