@@ -150,7 +150,7 @@ class EfficientAD(Distiller):
         """The student's guesses of the teacher and of the autoencoder, each like `t` [B, K, h, w]."""
         s = self.student(self.normalise(x)).float()
         if s.shape[-2:] != t.shape[-2:]:
-            s = F.adaptive_avg_pool2d(s, t.shape[-2:])
+            s = F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1]))
         return s[:, : self.channels], s[:, self.channels :]
 
     def rebuilt(self, x: Tensor, t: Tensor) -> Tensor:
