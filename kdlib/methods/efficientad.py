@@ -20,8 +20,8 @@ Differs from the paper: in a batch of several images each has its own quantile (
     Whether the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
     default is off), statistics and quantiles are saved with the model.
-The `quick` preset differs further: a quarter of the width for teacher and student, batches of two, a higher rate,
-    hundreds of steps, a blurred map.
+The `quick` preset differs further: a quarter of the width for teacher and student, batches of two, a higher rate
+    from larger weights, hundreds of steps, a blurred map.
 The `full` preset is `quick` for 256 px with a falling rate and clipped gradients.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
@@ -45,6 +45,7 @@ from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
 from kdlib.layers.autoencoder import AutoEncoder
 from kdlib.layers.standardise import Standardise
+from kdlib.layers.starts import Start, start
 
 RIM = 4  # positions that a PDN without padding leaves out on each side
 _UNIT = 0.1  # what a pixel at the upper quantile gets
@@ -63,6 +64,7 @@ class EfficientADConfig(DistillerConfig):
         architecture: Of the student, `small` or `medium`.
         width: Channels of the student's layers, as a share of the paper's.
         autoencoder_width: Channels of the autoencoder's layers, as a share of the paper's.
+        start: Weights that student and autoencoder start with, see `kdlib.layers.starts`.
         hard: Quantile of the differences from which on they count, in [0, 1); 0: the mean of all.
         over: Whether each `image` has its quantile, or the `batch`.
         penalty: Weight of the penalty on auxiliary images; 0 needs none of them.
@@ -84,6 +86,7 @@ class EfficientADConfig(DistillerConfig):
     architecture: teachers.Architecture = "small"
     width: float = 1.0
     autoencoder_width: float = 1.0
+    start: Start = "pytorch"
     hard: float = 0.999
     over: Literal["image", "batch"] = "image"
     penalty: float = 1.0
@@ -130,6 +133,8 @@ class EfficientAD(Distiller):
         self.scale = Standardise(self.teacher.channels)
         self.student = teachers.PDN(c.architecture, c.width, 2 * self.channels, padding=not self.rim)
         self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width)
+        for network in (self.student, self.autoencoder):
+            start(network, c.start)
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0]] * 2))
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
@@ -145,7 +150,7 @@ class EfficientAD(Distiller):
         """The student's guesses of the teacher and of the autoencoder, each like `t` [B, K, h, w]."""
         s = self.student(self.normalise(x)).float()
         if s.shape[-2:] != t.shape[-2:]:
-            s = F.adaptive_avg_pool2d(s, t.shape[-2:])
+            s = F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1]))
         return s[:, : self.channels], s[:, self.channels :]
 
     def rebuilt(self, x: Tensor, t: Tensor) -> Tensor:
@@ -226,9 +231,10 @@ _QUICK = EfficientADConfig(
     backbone="pdn_small_quarter",
     width=0.25,
     autoencoder_width=0.25,
+    start="he",
     steps=150,
     batch_size=2,
-    lr=1e-3,
+    lr=2e-3,
     blur=4.0,
 )
 PRESETS = {

@@ -17,7 +17,7 @@ Differs from the paper: images of the user's choice, products and auxiliary ones
     positions, where PatchCore's code cuts that patch into as many numbers as it has channels.
 Differs from the official code: there is none. Facts are those of the code that most use, nelson1425/EfficientAD.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, a quarter of the width, hundreds of steps at a higher
-    rate, images at one size for both networks.
+    rate from larger weights, images at one size for both networks.
 The `full` preset, for images of 512 px, made `data/teachers/pdn_small_quarter.safetensors`; the card beside it says
     how. It takes two minutes on a GPU, and an hour or two on two cores.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
@@ -37,6 +37,7 @@ from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
 from kdlib.layers.standardise import Standardise
+from kdlib.layers.starts import Start, start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class PDNConfig(DistillerConfig):
         width: Channels of PDN as a share of the paper's: 1, 0.5, 0.25 or 0.125.
         shrink: How many times smaller PDN sees an image than its teacher does.
         auxiliary: Auxiliary images per image of the batch.
+        start: Weights that PDN starts with, see `kdlib.layers.starts`.
         lr: Adam learning rate.
         weight_decay: Adam's weight decay.
     """
@@ -60,6 +62,7 @@ class PDNConfig(DistillerConfig):
     width: float = 1.0
     shrink: int = 2
     auxiliary: float = 1.0
+    start: Start = "pytorch"
     lr: float = 1e-4
     weight_decay: float = 1e-5
 
@@ -87,6 +90,7 @@ class PDN(Distiller):
         self.normalise = teachers.Normalise()
         self.student = teachers.PDN(c.architecture, c.width, channels, padding=True)
         self.target_scale = Standardise([channels])
+        start(self.student, c.start)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         c = self.config
@@ -118,17 +122,23 @@ class PDN(Distiller):
         """All levels [B, C, h, w] at one size, side by side, and averaged over channels until there are K of them."""
         levels = [F.interpolate(f, size=tuple(size), mode="bilinear", align_corners=False) for f in features]
         stacked = torch.cat(levels, dim=1).movedim(1, -1)
-        pooled = F.adaptive_avg_pool1d(stacked.flatten(1, 2), self.student[-1].out_channels)
+        pooled = F.adaptive_avg_pool1d(stacked.flatten(1, 2), self.student.channels)
         return pooled.unflatten(1, stacked.shape[1:3]).movedim(-1, 1)
 
 
 _QUICK = PDNConfig(
-    backbone=teachers.DEFAULT, strides=(4, 8), steps=150, batch_size=4, width=0.25, shrink=1, auxiliary=0.5, lr=2e-3
+    backbone=teachers.DEFAULT,
+    strides=(4, 8),
+    steps=150,
+    batch_size=4,
+    width=0.25,
+    shrink=1,
+    auxiliary=0.5,
+    lr=2e-3,
+    start="he",
 )
 PRESETS = {
     "mvtec": PDNConfig(),
     "quick": _QUICK,
-    "full": replace(
-        _QUICK, strides=(8, 16), shrink=2, auxiliary=1.0, steps=1500, batch_size=16, schedule="cosine", clip=1.0
-    ),
+    "full": replace(_QUICK, strides=(8, 16), shrink=2, auxiliary=1.0, steps=1500, batch_size=16, schedule="cosine"),
 }

@@ -85,7 +85,7 @@ class PDN(nn.Sequential):
                 modules.append(nn.AvgPool2d(2, 2, padding=1 if padding else 0))
             before = after
         super().__init__(*modules)
-        self.smallest = 1 if padding else PATCH
+        self.channels, self.smallest = channels, 1 if padding else PATCH
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -109,7 +109,7 @@ class PatchTeacher(Teacher):
         self.name, self.weights, self.neighbourhood, self.frozen = name, weights, neighbourhood, True
         self.net, self.normalise = net, Normalise()
         self.strides = (STRIDE,)
-        self.channels = (next(reversed([p.shape[0] for p in net.parameters()])),)
+        self.channels = (net.channels,)
         self.requires_grad_(False)
         self.train(False)
 

@@ -5,6 +5,7 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
+from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, quantile_map
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
@@ -23,6 +24,7 @@ __all__ = [
     "embedding_shapes",
     "even_part",
     "flow_bounds",
+    "hard_loss",
     "hard_mining",
     "harmless_rescalings",
     "learning_choice",
@@ -36,11 +38,14 @@ __all__ = [
     "own_latent_maps",
     "own_maps",
     "own_masks",
+    "own_mix",
     "own_restorer",
     "own_student",
     "own_threshold",
     "own_weights",
+    "patch_sizes",
     "printed_means",
+    "quantile_map",
     "rank_pixels",
     "routed",
     "sampled_aupro",

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kdlib import losses
-from kdlib.course.checks.answers import answered, first_match
+from kdlib.course.checks.answers import answered, first_match, maps_judged
+from kdlib.scoring.result import Result
 
 _HARD = 0.9
 
@@ -26,8 +28,8 @@ def patch_sizes(answer: Sequence[int] | None) -> None:
     for layer, (given, size) in enumerate(zip(answer, true, strict=True), 1):
         if given != size:
             print(
-                f"not yet: {given} behind layer {layer}; a kernel of k adds k - 1 steps, and behind a pooling a step is "
-                "twice as many pixels"
+                f"not yet: {given} behind layer {layer}; a kernel of k adds k - 1 steps, and behind a pooling a step "
+                "is twice as many pixels"
             )
             return
     print("right: 33 pixels; what lies further away cannot change what PDN says about a place")
@@ -77,10 +79,15 @@ def quantile_map(answer: Callable[..., Any] | None) -> None:
             0.1 * (amap - low) / (high - low)
         ).clamp_min(0),
     }
-    fault = first_match(torch.as_tensor(found), cases, "a straight line through two points: which two?")
+    fault = first_match(torch.as_tensor(found), cases, "a line through two points: which two?")
     print(
         f"not yet: {fault}" if fault else "right: now both maps speak one language, and a sum of them means something"
     )
+
+
+def own_mix(answer: ArrayLike | None, to_beat: Result) -> None:
+    """Notebook 08: the learner's maps [N, H, W] of the images of `to_beat`, whose AUPRO is the score to beat."""
+    maps_judged(answer, to_beat, "aupro")
 
 
 def _hardest(squared: Tensor) -> Tensor:
