@@ -5,6 +5,7 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
+from kdlib.course.checks.fabric import fair_attention, one_kernel, own_fabric_student, undisturbed_guesses
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
@@ -19,6 +20,7 @@ __all__ = [
     "distance_bounds",
     "embedding_shapes",
     "even_part",
+    "fair_attention",
     "flow_bounds",
     "hard_mining",
     "harmless_rescalings",
@@ -27,9 +29,11 @@ __all__ = [
     "mean_and_pooled",
     "memory_limits",
     "nearest_distance",
+    "one_kernel",
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "own_fabric_student",
     "own_latent_maps",
     "own_maps",
     "own_masks",
@@ -43,4 +47,5 @@ __all__ = [
     "single_coupling",
     "soft_shares",
     "steps_and_epochs",
+    "undisturbed_guesses",
 ]
