@@ -6,6 +6,7 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
 from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, quantile_map
+from kdlib.course.checks.fabric import fair_attention, one_kernel, own_fabric_student, undisturbed_guesses
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
@@ -23,6 +24,7 @@ __all__ = [
     "distance_bounds",
     "embedding_shapes",
     "even_part",
+    "fair_attention",
     "flow_bounds",
     "hard_loss",
     "hard_mining",
@@ -32,9 +34,11 @@ __all__ = [
     "mean_and_pooled",
     "memory_limits",
     "nearest_distance",
+    "one_kernel",
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "own_fabric_student",
     "own_latent_maps",
     "own_maps",
     "own_masks",
@@ -53,4 +57,5 @@ __all__ = [
     "soft_shares",
     "steps_and_epochs",
     "texture_numbers",
+    "undisturbed_guesses",
 ]
