@@ -7,11 +7,13 @@ from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_map
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
+from kdlib.course.checks.rdpp import accumulated_steps, own_defects, pushed_apart, sorted_transport
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
 from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
 
 __all__ = [
+    "accumulated_steps",
     "all_pairs",
     "auroc_by_hand",
     "blind_spots",
@@ -30,6 +32,7 @@ __all__ = [
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "own_defects",
     "own_latent_maps",
     "own_maps",
     "own_masks",
@@ -37,10 +40,12 @@ __all__ = [
     "own_threshold",
     "own_weights",
     "printed_means",
+    "pushed_apart",
     "rank_pixels",
     "routed",
     "sampled_aupro",
     "single_coupling",
     "soft_shares",
+    "sorted_transport",
     "steps_and_epochs",
 ]
