@@ -9,12 +9,14 @@ from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, qua
 from kdlib.course.checks.fabric import fair_attention, one_kernel, own_fabric_student, undisturbed_guesses
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
+from kdlib.course.checks.rdpp import accumulated_steps, own_defects, pushed_apart, sorted_transport
 from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
 from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
 from kdlib.course.checks.textures import any_shape_gains, blur_of_each, own_restorer, texture_numbers
 
 __all__ = [
+    "accumulated_steps",
     "all_pairs",
     "any_shape_gains",
     "auroc_by_hand",
@@ -38,6 +40,7 @@ __all__ = [
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "own_defects",
     "own_fabric_student",
     "own_latent_maps",
     "own_maps",
@@ -49,12 +52,14 @@ __all__ = [
     "own_weights",
     "patch_sizes",
     "printed_means",
+    "pushed_apart",
     "quantile_map",
     "rank_pixels",
     "routed",
     "sampled_aupro",
     "single_coupling",
     "soft_shares",
+    "sorted_transport",
     "steps_and_epochs",
     "texture_numbers",
     "undisturbed_guesses",
