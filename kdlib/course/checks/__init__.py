@@ -3,6 +3,7 @@
 They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with what follows from it.
 """
 
+from kdlib.course.checks.aand import best_gate, hardest, optimism, own_settings
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
@@ -14,6 +15,7 @@ from kdlib.course.checks.stpm import distance_bounds, level_weights, own_thresho
 __all__ = [
     "all_pairs",
     "auroc_by_hand",
+    "best_gate",
     "blind_spots",
     "denoising_loss",
     "distance_bounds",
@@ -21,6 +23,7 @@ __all__ = [
     "even_part",
     "flow_bounds",
     "hard_mining",
+    "hardest",
     "harmless_rescalings",
     "learning_choice",
     "level_weights",
@@ -30,9 +33,11 @@ __all__ = [
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "optimism",
     "own_latent_maps",
     "own_maps",
     "own_masks",
+    "own_settings",
     "own_student",
     "own_threshold",
     "own_weights",
