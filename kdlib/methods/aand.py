@@ -21,7 +21,8 @@ Differs from the official code: training ends after the last step; the code choo
     With `teacher_blocks` a vision transformer teaches at three blocks, and the student is a transformer, as in the
     code's second version; there that student is CLIP's.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
-    (`neighbourhood`), hundreds of steps. The `full` preset takes over what `rd/full` has.
+    (`neighbourhood`, PatchCore's idea), batches of 8, hundreds of steps, a third of them for stage I, fewer pairs for
+    the push. The `full` preset takes over what `rd/full` has. Both without a trial of their own.
 Taught in: notebooks/12_aand.ipynb, "Build it".
 """
 
@@ -219,10 +220,18 @@ class AAND(RD):
         return [self.distance(a, b)[:, None] for pairs in chosen for a, b in pairs]
 
 
-_QUICK = AANDConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=300, amplify_steps=0.5)
+_QUICK = AANDConfig(
+    backbone=teachers.DEFAULT,
+    neighbourhood=3,
+    batch_size=8,
+    steps=300,
+    amplify_steps=1 / 3,
+    normals=2000,
+    anomalies=400,
+)
 PRESETS = {
     "mvtec": AANDConfig(),
     "vit": AANDConfig(backbone="vit_base_patch16_clip_224.openai", teacher_blocks=(4, 8, 12), true_gate=False),
     "quick": _QUICK,
-    "full": replace(_QUICK, strides=(8, 16), steps=1800, batch_size=8, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=1700, amplify_steps=0.25, schedule="cosine", clip=1.0),
 }

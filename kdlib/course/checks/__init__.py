@@ -3,6 +3,7 @@
 They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with what follows from it.
 """
 
+from kdlib.course.checks.aand import best_gate, hardest, optimism, own_settings
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
 from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, quantile_map
@@ -20,6 +21,7 @@ __all__ = [
     "all_pairs",
     "any_shape_gains",
     "auroc_by_hand",
+    "best_gate",
     "blind_spots",
     "blur_of_each",
     "denoising_loss",
@@ -30,6 +32,7 @@ __all__ = [
     "flow_bounds",
     "hard_loss",
     "hard_mining",
+    "hardest",
     "harmless_rescalings",
     "learning_choice",
     "level_weights",
@@ -40,6 +43,7 @@ __all__ = [
     "one_threshold",
     "open_share",
     "opposite_losses",
+    "optimism",
     "own_defects",
     "own_fabric_student",
     "own_latent_maps",
@@ -47,6 +51,7 @@ __all__ = [
     "own_masks",
     "own_mix",
     "own_restorer",
+    "own_settings",
     "own_student",
     "own_threshold",
     "own_weights",
