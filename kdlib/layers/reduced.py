@@ -3,7 +3,7 @@
     image --> stem, stride 4 --> block --> stride 8 --> block --> stride 16 ...
                                            level 1                level 2
 
-Source: MixedTeacher's code, whose student imitates a ResNet-18's levels at strides 4 and 8, averaged to half their size.
+Source: MixedTeacher's code, where it imitates a ResNet-18's levels at strides 4 and 8, averaged to half their size.
 """
 
 from __future__ import annotations
