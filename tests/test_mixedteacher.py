@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from kdlib import teachers
 from kdlib.contract import Batch
+from kdlib.layers.reduced import ReducedStudent
 from kdlib.methods import preset
-from kdlib.methods.mixedteacher import MixedTeacher, MixedTeacherConfig, ReducedStudent, contrasted
+from kdlib.methods.mixedteacher import MixedTeacher, MixedTeacherConfig, contrasted
 
 SMALL = {"backbone": "test_resnet+test_efficientnet", "weights": "random", "context_strides": (8, 16)}
 SIDE = 64  # of the reference's maps, in pixels
@@ -138,6 +139,23 @@ def test_fine_features_of_the_teacher_are_averaged_over_two_by_two(reference: di
     assert torch.equal(t, F.avg_pool2d(model.teacher.networks()[0](x)[0], 2))
     (t, s), *_ = build(student="full").pairs(x)
     assert t.shape == s.shape == (2, 32, 16, 24)
+
+
+def test_a_student_of_other_widths_than_its_teacher() -> None:
+    model = build(widths=(16, 24))
+    assert [tuple(row[0].conv2.weight.shape[:2]) for row in model.fine.stages] == [(16, 16), (24, 24)]
+    assert [s.shape[1] for _, s in model.pairs(torch.rand(1, 3, 64, 64))] == list(model.teacher.channels)
+    for widths in ((16,), (16, 0)):
+        with pytest.raises(ValueError, match="expected a positive number for each"):
+            build(widths=widths)
+
+
+def test_features_below_zero_are_within_reach() -> None:
+    x = torch.rand(1, 3, 64, 64)
+    for overrides in ({}, {"widths": (16, 24)}):
+        model = build(backbone="test_efficientnet+test_resnet", **overrides)
+        signed = model.teacher.networks()[0].style().signed
+        assert signed and all(s.min() < 0 for _, s in model.pairs(x)[:2])
 
 
 def test_columns_of_one_norm_lose_their_contrast() -> None:

@@ -20,9 +20,10 @@ Differs from the official code (SimonThomine/MixedTeacher): the second student s
     directions, not along rows; both branches train together, in training mode in every epoch; the last epoch is kept;
     losses are means over the batch. `lr` is the schedule's highest rate, ten times the code's `lr`, which the schedule
     replaces; torch's schedule moves the first beta, too.
-The `quick` preset differs from both: EfficientNet-Lite0 and -Lite1 teach, whose weights come with packages, and whose
-    features can be negative, so that the student's blocks end without ReLU; features averaged over 3 x 3 positions
-    (`neighbourhood`, PatchCore's idea).
+The `quick` preset differs from both: EfficientNet-Lite1 teaches the fine branch, where a larger teacher costs nothing
+    in training, and -Lite0 the context; their weights come with packages. Their narrow levels are imitated by a student
+    of the paper's width with 1x1 convolutions behind it; features averaged over 3 x 3 positions (`neighbourhood`,
+    PatchCore's idea); a rate that falls from the start. Chosen by cost and by reasoning. `full` is the same, longer.
 Taught in: notebooks/10_textures.ipynb, "Build it".
 """
 
@@ -31,7 +32,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +42,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig, Fusion
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Schedule
-from kdlib.layers.residual import initialise, stage, without_last_relu
+from kdlib.layers.reduced import ReducedStudent
 
 Contrast = Literal["map", "column", "none"]
 
@@ -61,6 +61,8 @@ class MixedTeacherConfig(DistillerConfig):
         schedule: `one_cycle`: from a 25th of the rate up, then down to nothing; or `constant` or `cosine`.
         student: Of the fine branch: `reduced`, one residual block per level, at half the teacher's sizes; or `full`,
             a network like the teacher.
+        widths: Channels inside the reduced student at each level; `None` takes the teacher's. Others end in a 1x1
+            convolution per level.
         student_init: `random`, or `pretrained`: students that are networks like their teacher start as its copy.
         contrast: Norm that the context map is divided by: of the whole `map`, of each `column`, or `none`.
         by_size: Level maps weigh the more the fewer positions they have, the coarser of two levels four times as much.
@@ -75,6 +77,7 @@ class MixedTeacherConfig(DistillerConfig):
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["one_cycle", "constant", "cosine"] = "one_cycle"  # type: ignore[assignment]
     student: Literal["reduced", "full"] = "reduced"
+    widths: tuple[int, ...] | None = None
     student_init: Literal["random", "pretrained"] = "random"
     contrast: Contrast = "map"
     by_size: bool = True
@@ -93,47 +96,13 @@ class MixedTeacherConfig(DistillerConfig):
                 f"strides are {self.strides}; the levels of a reduced student are 4, 8, 16, ... from the first on: "
                 "choose such strides, or student='full'"
             )
+        if self.widths is not None and (len(self.widths) != len(self.strides) or min(self.widths) < 1):
+            raise ValueError(
+                f"widths are {self.widths}; expected a positive number for each of {self.strides}, or none"
+            )
 
     def teacher_strides(self) -> tuple[tuple[int, ...], ...]:
         return self.strides, self.context_strides
-
-
-class ReducedStudent(nn.Module):
-    """The stem of a ResNet, then one residual block per level, each of which halves the size.
-
-    Args:
-        teacher: Whose levels, averaged over 2 x 2 positions, are imitated; where they can be negative, blocks end
-            without ReLU.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, teacher: teachers.Pyramid) -> None:
-        super().__init__()
-        first = teacher.channels[0]
-        self.register_buffer("mean", teacher.mean.clone(), persistent=False)
-        self.register_buffer("std", teacher.std.clone(), persistent=False)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
-        widths = pairwise([first, *teacher.channels])
-        self.stages = nn.ModuleList(stage("basic", a, b, 1, scale="down") for a, b in widths)
-        initialise(self)
-        if teacher.style().signed:
-            for row in self.stages:
-                without_last_relu(row.get_submodule("0"))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Features [B, C, h, w] per level at strides 8, 16, ... of images [B, 3, H, W] in 0..1."""
-        z, features = self.stem((x - self.mean) / self.std), []
-        for row in self.stages:
-            z = row(z)
-            features.append(z)
-        return features
 
 
 def contrasted(amap: Tensor, contrast: Contrast) -> Tensor:
@@ -159,7 +128,7 @@ class MixedTeacher(Distiller):
         self.fine: nn.Module
         if config.student == "reduced":
             assert isinstance(first, teachers.Pyramid)
-            self.fine = ReducedStudent(first)
+            self.fine = ReducedStudent(first, config.widths)
         else:
             self.fine = teachers.student_like(first, config.student_init)
         self.context = teachers.student_like(second, config.student_init)
@@ -211,13 +180,16 @@ class MixedTeacher(Distiller):
 
 
 _QUICK = MixedTeacherConfig(
-    backbone=f"{teachers.DEFAULT}{teachers.JOIN}tf_efficientnet_lite1",
+    backbone=f"tf_efficientnet_lite1{teachers.JOIN}{teachers.DEFAULT}",
     context_strides=(8, 16),
+    widths=(64, 128),
     neighbourhood=3,
     steps=150,
+    schedule="cosine",
+    clip=1.0,
 )
 PRESETS = {
     "mvtec": MixedTeacherConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=500, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=500),
 }

@@ -19,8 +19,7 @@ Differs from the official code (SimonThomine/DistillationAD): losses are means o
     highest rate, ten times the code's `lr`, which the schedule replaces; torch's schedule moves the first beta, too.
 The `quick` preset differs from both: EfficientNet-Lite0, whose features can be negative, so that the student ends
     without LeakyReLU and the filter keeps signs; features averaged over 3 x 3 positions (`neighbourhood`, PatchCore's
-    idea); a faster momentum, for hundreds of steps. The `full` preset has a student of 128 channels on each of two
-    levels, which was ahead of the one level of the paper (`study finish`).
+    "full": replace(_QUICK, strides=(8, 16), steps=4000),
 Taught in: notebooks/10_textures.ipynb, "Build it".
 """
 
@@ -166,9 +165,18 @@ class SingleNet(Distiller):
         return super().schedule(steps)
 
 
-_QUICK = SingleNetConfig(backbone=teachers.DEFAULT, neighbourhood=3, steps=600, momentum=0.1, low_pass="real")
+_QUICK = SingleNetConfig(
+    backbone=teachers.DEFAULT,
+    neighbourhood=3,
+    steps=600,
+    schedule="cosine",
+    clip=1.0,
+    width=128,
+    momentum=0.1,
+    low_pass="real",
+)
 PRESETS = {
     "mvtec": SingleNetConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, strides=(8, 16), width=128, steps=4000, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, strides=(8, 16), steps=4000),
 }
