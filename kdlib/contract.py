@@ -114,8 +114,8 @@ class TrainingSet(Protocol):
 
 def teacher_of(config: DistillerConfig) -> teachers.Teacher:
     """The teacher that a configuration names; see `kdlib.teachers.teacher`."""
-    c = config
-    return teachers.teacher(c.backbone, c.strides, c.weights, blocks=c.teacher_blocks, neighbourhood=c.neighbourhood)
+    c, strides = config, config.teacher_strides()
+    return teachers.teacher(c.backbone, strides, c.weights, blocks=c.teacher_blocks, neighbourhood=c.neighbourhood)
 
 
 class Distiller(nn.Module):

@@ -98,6 +98,20 @@ def global_cosine(t: Tensor, s: Tensor) -> Tensor:
     return (1 - dot / (t_norm * s_norm)).mean()
 
 
+def hardest_cosine(t: Tensor, s: Tensor, count: int = 10) -> Tensor:
+    """Mean `cosine_distance` of the worst restored positions of every image, mean over images, a scalar.
+
+    Args:
+        t: Teacher features [B, C, h, w].
+        s: Student features [B, C, h, w].
+        count: How many positions of an image count, whatever their number.
+
+    Source: the hard part of AAND's second stage; its code adds `global_cosine`.
+    """
+    distance = cosine_distance(t, s).flatten(1)
+    return distance.topk(min(count, distance.shape[1]), dim=1).values.mean()
+
+
 def _products(t: Tensor, s: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Dot product over `dim`, and both norms, no smaller than 1e-8: the three passes that a cosine needs."""
     t, s = t.float(), s.float()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_EPS = 1e-5
+from kdlib.layers.instance_norm import InstanceNorm
+
 _CLOSED = 1e-6
 
 
@@ -56,20 +57,7 @@ class SubNet(nn.Module):
         return x
 
 
-class _InstanceNorm(nn.Module):
-    """Every channel of every image gets mean 0 and variance 1; no parameters, no running statistics.
-
-    A layer norm over positions: on CPUs faster than PyTorch's instance norm, and a single position, which has no
-    variance, becomes 0 instead of an error. The memory layout stays: pooling is slower in the other.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.is_contiguous(memory_format=torch.channels_last)
-        normal = F.layer_norm(x.flatten(2), (x.shape[2] * x.shape[3],), eps=_EPS).view(x.shape)
-        return normal.contiguous(memory_format=torch.channels_last if rows else torch.contiguous_format)
-
-
 def _convolutions(c_in: int, c_out: int) -> nn.Sequential:
     narrow = min(c_in, c_out)
     pair = (nn.Conv2d(c_in, narrow, 3, padding=1, bias=False), nn.Conv2d(narrow, c_out, 3, padding=1, bias=False))
-    return nn.Sequential(*(layer for conv in pair for layer in (conv, _InstanceNorm(), nn.ReLU(inplace=True))))
+    return nn.Sequential(*(layer for conv in pair for layer in (conv, InstanceNorm(), nn.ReLU(inplace=True))))

