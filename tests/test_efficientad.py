@@ -17,9 +17,10 @@ import kdlib as kd
 from kdlib import losses, teachers
 from kdlib.contract import Batch
 from kdlib.layers.autoencoder import AutoEncoder, sizes
+from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.methods import preset
-from kdlib.methods.efficientad import EfficientAD, EfficientADConfig, recoloured
+from kdlib.methods.efficientad import EfficientAD, EfficientADConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM:UserWarning")
 STORED = np.load(Path(__file__).parent / "reference" / "efficientad.npz")

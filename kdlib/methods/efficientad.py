@@ -38,12 +38,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
-from torchvision.transforms.v2 import functional as colours
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
 from kdlib.layers.autoencoder import AutoEncoder
+from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.layers.starts import Start, start
 
@@ -220,14 +220,6 @@ class EfficientAD(Distiller):
 
     def _with_rim(self, amap: Tensor) -> Tensor:
         return F.pad(amap, (self.rim,) * 4)
-
-
-def recoloured(image: Tensor, generator: torch.Generator, by: float) -> dict[str, Tensor]:
-    """An image [3, H, W] in 0..1 whose brightness, contrast or saturation is changed by up to a share."""
-    change = (colours.adjust_brightness, colours.adjust_contrast, colours.adjust_saturation)
-    which = int(torch.randint(3, (), generator=generator))
-    factor = 1 + by * (2 * float(torch.rand((), generator=generator)) - 1)
-    return {"recoloured": change[which](image, factor)}
 
 
 _QUICK = EfficientADConfig(
