@@ -207,10 +207,14 @@ class EfficientAD(Distiller):
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """Both maps, calibrated and weighted; in the rim, of which PDN says nothing, they are 0."""
         shares = (1 - self.config.mix, self.config.mix)
-        low, high = self.quantiles.unbind(1)
-        scale = _UNIT / (high - low) if self.config.quantiles else torch.ones_like(high)
-        maps = zip(self.distances(x), low, scale, shares, strict=True)
-        return [self._with_rim(share * factor * (amap - zero)) for amap, zero, factor, share in maps]
+        return [self._with_rim(share * amap) for share, amap in zip(shares, self.calibrated(x), strict=True)]
+
+    def calibrated(self, x: Tensor) -> list[Tensor]:
+        """`distances`, with the lower quantile at 0 and the upper one at 0.1, or as they are without quantiles."""
+        maps = self.distances(x)
+        if self.config.quantiles is None:
+            return maps
+        return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(maps, self.quantiles, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
         return [self._with_rim(t - s) for t, s in self.pairs(x)]
