@@ -13,6 +13,7 @@ import typer
 from tqdm.auto import tqdm
 
 from kdlib import cli_options as given
+from kdlib.data import DatasetError
 from kdlib.files import write_text
 from kdlib.runtime import processes
 from kdlib.scoring.detector import Detector
@@ -24,13 +25,21 @@ from kdlib.trials.names import printable
 
 Images = Annotated[
     list[str],
-    typer.Argument(
-        help="Files, folders (all images below them) and patterns such as 'shots/*.png'.", metavar="IMAGES..."
-    ),
+    typer.Argument(help="Files, folders (all images below them) and patterns such as 'shots/*.png'.", metavar="IMAGES"),
 ]
 Saved = Annotated[
     Path | None,
     typer.Option("--detector", help="Folder of a saved detector, in place of the one that a configuration made."),
+]
+
+
+Product = Annotated[
+    list[str] | None,
+    typer.Option("--category", help="Whose detector, where a configuration made several.", show_default=False),
+]
+Trained = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="Seed of the training. Default: the first of the configuration.", show_default=False),
 ]
 
 
@@ -116,7 +125,8 @@ def test(
     precision: given.PrecisionOption = None,
     option: given.Option = None,
     results: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.csv and example maps.", show_default="OUT/test")
+        Path | None,
+        typer.Option(help="Folder for metrics.csv and example maps. Default: OUT/test.", show_default=False),
     ] = None,
 ) -> None:
     """Evaluate detectors that `train` or `run` saved in OUT/models, on the test images of --data.
@@ -138,16 +148,17 @@ def score(
     config: given.Config = None,
     detector: Saved = None,
     out: given.Out = None,
-    category: given.Category = None,
-    seed: given.Seed = None,
+    category: Product = None,
+    seed: Trained = None,
     weights: given.Weights = None,
     device: given.Device = None,
     precision: given.PrecisionOption = None,
     results: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for scores.csv and maps/*.png; without it and --config, CSV goes to standard output.",
-            show_default="OUT/scores of the configuration",
+            help="Folder for scores.csv and maps/*.png. Default: OUT/scores of the configuration; without one, CSV goes to "
+            "standard output and no maps are kept.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -169,7 +180,7 @@ def score(
         counts[seen.verdict] += 1
         drawn = ""
         if seen.error:
-            typer.echo(f"kdlib: {printable(str(seen.path))}: {seen.error}", err=True)
+            typer.echo(f"kdlib: {seen.error}", err=True)
         elif folder and seen.amap is not None:
             drawn = str(Path("maps") / maps[seen.path])
             scores.save_map(seen.amap, judge.scale, folder / drawn)
@@ -191,8 +202,8 @@ def features(
     config: given.Config = None,
     detector: Saved = None,
     out: given.Out = None,
-    category: given.Category = None,
-    seed: given.Seed = None,
+    category: Product = None,
+    seed: Trained = None,
     weights: given.Weights = None,
     level: Annotated[
         list[int] | None, typer.Option(help="Levels of the pyramid, 0 is the finest; default: all.")
@@ -200,7 +211,9 @@ def features(
     channels: Annotated[int, typer.Option(help="How many of the teacher's strongest channels to draw.", min=1)] = 4,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures.", show_default="OUT/features, or ./features with --detector"),
+        typer.Option(
+            help="Folder for the pictures. Default: OUT/features, or ./features with --detector.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Draw the features of teacher and student side by side, one PNG per image and level."""
@@ -211,10 +224,18 @@ def features(
     paths = scores.files(images)
     names = scores.map_names(paths)
     levels = level if level is not None else range(len(judge.model.teacher.strides))
+    failed = 0
     for path in _watched(iter(paths), len(paths), True):
         for each in levels:
-            name = names[path]
-            typer.echo(draw_features(judge, path, each, channels, folder / name.with_suffix(f".level{each}.png")))
+            drawn = folder / names[path].with_suffix(f".level{each}.png")
+            try:
+                typer.echo(draw_features(judge, path, each, channels, drawn))
+            except DatasetError as error:  # of this image; what is wrong with a level ends it all
+                typer.echo(f"kdlib: {error}", err=True)
+                failed += 1
+                break
+    if failed:
+        raise typer.Exit(1)
 
 
 def _detector(
