@@ -298,6 +298,7 @@ def test_mix_and_quantiles(model: EfficientAD) -> None:
         {"hard": 1.0},
         {"quantiles": (0.9, 0.5)},
         {"mix": 2.0},
+        {"dropout": 1.0},
         {"width": 0.0},
     ],
 )

@@ -21,8 +21,9 @@ Differs from the paper: in a batch of several images each has its own quantile (
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
     default is off), statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate from larger weights,
-    a hundredth of the values instead of a thousandth in the loss, one recoloured view for all, a blurred map.
-The `full` preset is `quick` for 256 px with a falling rate and clipped gradients.
+    a hundredth of the values in the loss, one recoloured view for all, no dropout, a blurred map.
+The `full` preset is `quick` for 256 px with a falling rate. Gradients are not clipped: the hard features' are so much
+    larger that the autoencoder would be left with less than weight decay takes away.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
 
@@ -64,6 +65,7 @@ class EfficientADConfig(DistillerConfig):
         architecture: Of the student, `small` or `medium`.
         width: Channels of the student's layers, as a share of the paper's.
         autoencoder_width: Channels of the autoencoder's layers, as a share of the paper's.
+        dropout: Share of the values in the autoencoder's decoder that training leaves out, in [0, 1).
         start: Weights that student and autoencoder start with, see `kdlib.layers.starts`.
         hard: Quantile of the differences from which on they count, in [0, 1); 0: the mean of all.
         over: Whether each `image` has its quantile, or the `batch`.
@@ -87,6 +89,7 @@ class EfficientADConfig(DistillerConfig):
     architecture: teachers.Architecture = "small"
     width: float = 1.0
     autoencoder_width: float = 1.0
+    dropout: float = 0.2
     start: Start = "pytorch"
     hard: float = 0.999
     over: Literal["image", "batch"] = "image"
@@ -109,6 +112,7 @@ class EfficientADConfig(DistillerConfig):
             "mix": (0 <= self.mix <= 1, "a share in [0, 1]"),
             "decay": (0 < self.decay <= 1, "a share in (0, 1]"),
             "jitter": (0 <= self.jitter < 1, "a share in [0, 1)"),
+            "dropout": (0 <= self.dropout < 1, "a share in [0, 1)"),
             "penalty": (self.penalty >= 0, "0 or more"),
             "imitation": (self.imitation >= 0, "0 or more"),
             "width": (self.width > 0, "more than 0"),
@@ -134,7 +138,7 @@ class EfficientAD(Distiller):
         self.normalise = teachers.Normalise()
         self.scale = Standardise(self.teacher.channels)
         self.student = teachers.PDN(c.architecture, c.width, 2 * self.channels, padding=not self.rim)
-        self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width)
+        self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width, c.dropout)
         for network in (self.student, self.autoencoder):
             start(network, c.start)
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0]] * 2))
@@ -203,10 +207,14 @@ class EfficientAD(Distiller):
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """Both maps, calibrated and weighted; in the rim, of which PDN says nothing, they are 0."""
         shares = (1 - self.config.mix, self.config.mix)
-        low, high = self.quantiles.unbind(1)
-        scale = _UNIT / (high - low) if self.config.quantiles else torch.ones_like(high)
-        maps = zip(self.distances(x), low, scale, shares, strict=True)
-        return [self._with_rim(share * factor * (amap - zero)) for amap, zero, factor, share in maps]
+        return [self._with_rim(share * amap) for share, amap in zip(shares, self.calibrated(x), strict=True)]
+
+    def calibrated(self, x: Tensor) -> list[Tensor]:
+        """`distances`, with the lower quantile at 0 and the upper one at 0.1, or as they are without quantiles."""
+        maps = self.distances(x)
+        if self.config.quantiles is None:
+            return maps
+        return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(maps, self.quantiles, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
         return [self._with_rim(t - s) for t, s in self.pairs(x)]
@@ -226,6 +234,7 @@ _QUICK = EfficientADConfig(
     backbone="pdn_small_quarter",
     width=0.25,
     autoencoder_width=0.25,
+    dropout=0.0,
     start="he",
     shared_view=True,
     hard=0.99,
@@ -237,5 +246,5 @@ _QUICK = EfficientADConfig(
 PRESETS = {
     "mvtec": EfficientADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=2000, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, steps=2000, schedule="cosine"),
 }
