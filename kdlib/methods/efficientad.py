@@ -246,5 +246,5 @@ _QUICK = EfficientADConfig(
 PRESETS = {
     "mvtec": EfficientADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=2000, schedule="cosine"),
+    "full": replace(_QUICK, steps=600, schedule="cosine"),
 }
