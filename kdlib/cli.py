@@ -1,4 +1,4 @@
-"""The command line: `python -m kdlib run`, `bench`, `doctor`, and what other packages add.
+"""The command line: `python -m kdlib run`, its stages, `bench`, `doctor`, and what other packages add.
 
 A package adds a command through an entry point of the group `kdlib.commands`, whose object is a function for Typer:
 
@@ -8,7 +8,6 @@ A package adds a command through an entry point of the group `kdlib.commands`, w
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -17,81 +16,86 @@ from typing import Annotated, Any
 
 import typer
 
+from kdlib import cli_options as given
+from kdlib import cli_stages as stages
 from kdlib import data as datasets
 from kdlib import teachers
+from kdlib.cli_options import options as options
+from kdlib.cli_score import features, score
 from kdlib.methods import BASELINES, METHODS
 from kdlib.runtime import choose, processes, versions
 from kdlib.trials import run as runs
 from kdlib.trials import speed, table
+from kdlib.trials.configuration import completed
 
 app = typer.Typer(help="Anomaly detection by knowledge distillation.", no_args_is_help=True, add_completion=False)
-Backbone = Annotated[str | None, typer.Option(help="timm name of the teacher; default: the preset's.")]
-Weights = Annotated[str, typer.Option(help="auto, hub (downloads), random, or a file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Size = Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)]
-White = Annotated[int | None, typer.Option(help="White level of 16-bit grey files, such as 1023 or 4095.")]
-_SEVERAL = ("--category", "--seed", "--option", "--variant", "--method")
+_SEVERAL = ("--category", "--seed", "--option", "--variant", "--method", "--level")
 
 
 @app.command()
 def run(
     methods: Annotated[
-        list[str], typer.Argument(help=f"Any of {', '.join([*METHODS, *BASELINES])}, or METHOD/PRESET.")
-    ],
-    data: Annotated[str, typer.Option(help="Root of a data set, or 'workshop', 'mill'.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.csv, example maps and models.")],
-    layout: Annotated[str, typer.Option(help="auto, or a layout's name.")] = "auto",
-    category: Annotated[list[str] | None, typer.Option(help="Categories; default all.")] = None,
-    protocol: Annotated[str, typer.Option(help="single: a model per category. multi: one for all.")] = "single",
-    maps: Annotated[str, typer.Option(help="plain, normal (divided by normal maps) or whitened; auto.")] = "auto",
-    backbone: Backbone = None,
-    weights: Weights = "auto",
-    size: Size = 256,
-    white: White = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; default: the preset's.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per step; default: the preset's.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds; default 0.")] = None,
-    device: Device = "auto",
-    precision: PrecisionOption = "auto",
-    option: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of a method's configuration; values as in JSON or Python.")
+        list[str] | None,
+        typer.Argument(
+            help=f"Any of {', '.join([*METHODS, *BASELINES])}, or METHOD/PRESET; default: the configuration's.",
+            show_default=False,
+        ),
     ] = None,
+    config: given.Config = None,
+    data: given.Data = None,
+    out: given.Out = None,
+    layout: given.Layout = None,
+    category: given.Category = None,
+    protocol: given.Protocol = None,
+    maps: given.Maps = None,
+    backbone: given.Backbone = None,
+    weights: given.Weights = None,
+    size: given.Size = None,
+    white: given.White = None,
+    steps: given.Steps = None,
+    batch: given.Batch = None,
+    seed: given.Seed = None,
+    auxiliary: given.Auxiliary = None,
+    device: given.Device = None,
+    precision: given.PrecisionOption = None,
+    option: given.Option = None,
 ) -> None:
     """Train, evaluate and compare methods on equal terms.
 
-    --category, --seed and --option take several values: --seed 0 1 2. Methods come first.
+    --category, --seed and --option take several values: --seed 0 1 2. Methods come first. --data and --out are needed,
+    here or in the file that --config names.
     """
-    if protocol not in ("single", "multi"):
-        raise ValueError(f"--protocol is '{protocol}'; expected 'single' or 'multi'")
-    given = {"weights": weights, "backbone": backbone, "steps": steps, "batch_size": batch}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    settings = runs.Settings(
-        data=data,
-        layout=layout,
-        white=white,
-        protocol=protocol,  # type: ignore[arg-type]
-        maps=maps,
-        size=size,
-        overrides=overrides | options(option or []),
-        device=device,
-        precision=precision,
-    )
-    rows = runs.run(settings, methods, category, seed or [0], out, typer.echo)
+    named: dict[str, Any] = {
+        "data": data,
+        "out": out,
+        "layout": layout,
+        "category": category,
+        "protocol": protocol,
+        "maps": maps,
+    }
+    named |= {"size": size, "white": white, "seed": seed, "auxiliary": auxiliary}
+    named |= {"device": device, "precision": precision}
+    named["method"] = methods[0] if methods else None
+    c = completed(config, named, given.changes(option, backbone, weights, steps, batch))
+    rows = runs.run(c.settings(), methods or [c.method], c.category, c.seed, Path(c.out), typer.echo)
     if processes().is_main_process:
         typer.echo(f"\nmean over categories and seeds\n{table.means(rows)}")
-        typer.echo(f"\nrows in {out / 'metrics.csv'}, example maps in {out}/CATEGORY/")
+        typer.echo(f"\nrows in {Path(c.out) / 'metrics.csv'}, example maps in {c.out}/CATEGORY/")
+
+
+for _stage in (stages.config, stages.train, stages.test, score, features):
+    app.command()(_stage)
 
 
 @app.command()
 def bench(
     method: Annotated[str, typer.Argument(help="Method or METHOD/PRESET.")],
-    backbone: Backbone = None,
-    weights: Weights = "random",
-    size: Size = 256,
+    backbone: given.Backbone = None,
+    weights: Annotated[str, typer.Option(help="auto, hub (downloads), random, or a file.")] = "random",
+    size: Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)] = 256,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 8,
-    device: Device = "auto",
-    precision: PrecisionOption = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     against: Annotated[str, typer.Option(help="Another method, to compare training steps in turn.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -136,29 +140,3 @@ def expand(arguments: Sequence[str]) -> list[str]:
             has_value = True
         expanded.append(argument)
     return expanded
-
-
-def options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` as fields of a configuration.
-
-    Raises:
-        ValueError: If a text is not NAME=VALUE.
-    """
-    fields = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--option '{pair}' is not NAME=VALUE, for example fusion=product")
-        fields[name] = value(text)
-    return fields
-
-
-def value(text: str) -> Any:
-    """A value as JSON or Python writes it: `false` and `False`, `null` and `None`, lists; anything else is a text."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            parsed = parse(text)
-        except (ValueError, SyntaxError):
-            continue
-        return tuple(parsed) if isinstance(parsed, list) else parsed
-    return text

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -83,6 +84,10 @@ class DistillerConfig:
             if not fits:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
 
+    def teacher_strides(self) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+        """Strides that the teacher gives; a tuple for each network where their levels come one after the other."""
+        return self.strides
+
 
 def check_fields(config: Any) -> None:
     """Brings every field of a dataclass to its declared type: 64 of NumPy to 64, a list to a tuple, 1 to 1.0.
@@ -96,8 +101,22 @@ def check_fields(config: Any) -> None:
         try:
             object.__setattr__(config, each.name, _typed(value, hints[each.name]))
         except (TypeError, ValueError):
-            expected = _described(hints[each.name])
+            expected = described(hints[each.name])
             raise ValueError(f"{each.name} is {value!r}; expected {expected}") from None
+
+
+def check_names(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Refuses names that nobody knows.
+
+    Raises:
+        ValueError: If a name is not known; the nearest known one is named, or all of them.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"expected some of {', '.join(sorted(names))}"
+            raise ValueError(f"{owner} has no '{name}'; {hint}")
 
 
 def _typed(value: Any, hint: Any) -> Any:
@@ -115,6 +134,8 @@ def _typed(value: Any, hint: Any) -> Any:
         return operator.index(value)
     if hint is float and isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
+    if origin is dict and isinstance(value, dict):
+        return value
     if origin is None and hint not in (int, float) and isinstance(value, hint):
         return value
     raise TypeError
@@ -129,15 +150,15 @@ def _typed_union(value: Any, arguments: Sequence[Any]) -> Any:
     raise TypeError
 
 
-def _described(hint: Any) -> str:
-    """A type in words, for error messages."""
+def described(hint: Any) -> str:
+    """A type in words, for error messages and comments."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_described, arguments))
+        return " or ".join(map(described, arguments))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
         count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
-        return f"a list{count}, each {_described(arguments[0])}"
+        return f"a list{count}, each {described(arguments[0])}"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
     return names.get(hint, str(hint))

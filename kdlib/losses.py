@@ -8,6 +8,7 @@ A cosine over the whole flattened map and a mean of cosines per position are dif
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Literal
 
 import torch
@@ -73,10 +74,42 @@ def focused(t: Tensor, s: Tensor, easy: float, factor: float = 0.1) -> Tensor:
     return s.detach() + share * (s - s.detach())
 
 
+def hard_features(t: Tensor, s: Tensor, hard: float = 0.999, *, over: Literal["image", "batch"] = "image") -> Tensor:
+    """Mean of the largest squared differences of features [B, C, h, w], a scalar.
+
+    Args:
+        t: Teacher features.
+        s: Student features.
+        hard: Quantile of the differences from which on they count; 0 takes the mean of all.
+        over: Whether every `image` has its quantile, or the whole `batch`, whose loss then depends on its company.
+
+    Source: Batzner et al., EfficientAD, WACV 2024, equation 1; batches have one image there.
+    """
+    squared = (t.float() - s.float()).square().flatten(1)
+    squared = squared.reshape(1, -1) if over == "batch" else squared
+    n = squared.shape[1]
+    count = n - ceil(round(hard * (n - 1), 6))
+    return (squared if count == n else squared.topk(count, dim=1, sorted=False).values).mean()
+
+
 def global_cosine(t: Tensor, s: Tensor) -> Tensor:
     """One minus the cosine of whole maps taken as one vector per image, mean over images. Source: RD4AD's code."""
     dot, t_norm, s_norm = _products(t, s, tuple(range(1, t.dim())))
     return (1 - dot / (t_norm * s_norm)).mean()
+
+
+def hardest_cosine(t: Tensor, s: Tensor, count: int = 10) -> Tensor:
+    """Mean `cosine_distance` of the worst restored positions of every image, mean over images, a scalar.
+
+    Args:
+        t: Teacher features [B, C, h, w].
+        s: Student features [B, C, h, w].
+        count: How many positions of an image count, whatever their number.
+
+    Source: the hard part of AAND's second stage; its code adds `global_cosine`.
+    """
+    distance = cosine_distance(t, s).flatten(1)
+    return distance.topk(min(count, distance.shape[1]), dim=1).values.mean()
 
 
 def _products(t: Tensor, s: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:

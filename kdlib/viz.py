@@ -14,9 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from kdlib.canvas import FEATURE_COLOURS as FEATURE_COLOURS
+from kdlib.canvas import MAP_COLOURS, grid, picture
 from kdlib.data.records import ImageSet
+from kdlib.feature_sheet import features as features
 from kdlib.lettering import lettered, name
 from kdlib.png import bundle
 from kdlib.png import show as show
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from kdlib.scoring.detector import Detector
     from kdlib.training.state import History
 
-MAP_COLOURS = "inferno"
-FEATURE_COLOURS = "viridis"
 NORMAL, ANOMALOUS, CHOSEN = "#3b6ea5", "#d1603d", "#6a994e"
 
 
@@ -43,7 +44,7 @@ def contact_sheet(
 ) -> Figure:
     """Images [H, W, 3] or [3, H, W] side by side, each with a title."""
     titles = titles or []
-    figure, axes = _grid(len(images), columns, width, titles)
+    figure, axes = grid(len(images), columns, width, titles)
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(picture(image))
     figure.set_label(alt or f"{len(images)} images: {', '.join(titles)}")
@@ -65,7 +66,7 @@ def map_sheet(
     """Maps [H, W] side by side on one shared colour scale with one bar; `scale` fixes it, else all maps set it."""
     arrays = [np.asarray(m, dtype=float) for m in maps]
     low, high = (scale.low, scale.high) if scale else (min(a.min() for a in arrays), max(a.max() for a in arrays))
-    figure, axes = _grid(len(arrays), columns, width, titles)
+    figure, axes = grid(len(arrays), columns, width, titles)
     for axis, array in zip(axes, arrays, strict=False):
         drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
     figure.colorbar(drawn, ax=axes, label=label, fraction=0.025, pad=0.01)
@@ -209,12 +210,6 @@ class LiveCurve:
         plt.close(figure)
 
 
-def picture(image: ArrayLike) -> NDArray[Any]:
-    """An image as [H, W, 3] for imshow, from [3, H, W] or [H, W, 3]."""
-    array = np.asarray(image)
-    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array
-
-
 def _three(axes: Any, image: ArrayLike, mask: ArrayLike, amap: ArrayLike, low: float, high: float) -> AxesImage:
     """Draws an image, its mask and its map into the first three axes; returns what a colour bar needs."""
     axes[0].imshow(picture(image))
@@ -223,16 +218,3 @@ def _three(axes: Any, image: ArrayLike, mask: ArrayLike, amap: ArrayLike, low: f
         axis.set(xticks=[], yticks=[])
     drawn: AxesImage = axes[2].imshow(amap, cmap=MAP_COLOURS, vmin=low, vmax=high)
     return drawn
-
-
-def _grid(count: int, columns: int, width: float, titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    size = (width, rows * width / columns * 1.12)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.set_frame_on(False)
-    for axis, title in zip(axes.flat, titles, strict=False):
-        axis.set_title(name(title), fontsize=9)
-    return figure, list(axes.flat)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dataset_trees as trees
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+import kdlib as kd
 from kdlib import cli, methods
 from kdlib.cli import app, expand
 from kdlib.runtime import call_seconds
-from kdlib.trials import speed
+from kdlib.trials import runner, speed
 
 SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32", "--maps", "plain")
 
@@ -146,10 +151,11 @@ MISTAKES = {
     "method": (["run", "stmp"], "unknown method 'stmp'"),
     "preset": (["run", "stpm/large"], "unknown preset 'stpm/large'"),
     "category": (["run", "stpm", "--category", "cabel"], "'cabel'. Did you mean 'cable'?"),
-    "protocol": (["run", "stpm", "--protocol", "both"], "expected 'single' or 'multi'"),
+    "protocol": (["run", "stpm", "--protocol", "both"], "protocol is 'both'; expected one of single, multi"),
     "empty option": (["run", "stpm", "--option", "=3"], "'=3' is not NAME=VALUE"),
     "type": (["run", "stpm", "--option", "half=2"], "half is 2; expected true or false"),
-    "option": (["run", "stpm", "--option", "speed=3"], "no setting ['speed']"),
+    "near option": (["run", "stpm", "--option", "lrr=3"], "'stpm' has no 'lrr'; did you mean 'lr'?"),
+    "option": (["run", "stpm", "--option", "speed=3"], "'stpm' has no 'speed'; expected some of"),
     "no value": (["run", "stpm", "--option", "lr"], "'lr' is not NAME=VALUE"),
     "backbone": (["run", "stpm", "--backbone", "resnet17"], "unknown network 'resnet17'"),
     "weights": (["run", "stpm", "--weights", "w.pth"], "weights file 'w.pth' not found"),
@@ -191,3 +197,129 @@ def test_a_real_process_is_silent_where_stderr_is_no_terminal(root: Path, tmp_pa
     done = subprocess.run([*command, "--category", "bottle"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "metrics.csv" in done.stdout and len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+
+
+def call(*arguments: str) -> None:
+    app(expand(arguments), standalone_mode=False)
+
+
+def judge(detector: kd.Detector, folder: Path, threshold: float) -> str:
+    """A saved detector of this threshold."""
+    decided = replace(detector.threshold, value=threshold)
+    options: dict[str, Any] = {"precision": detector.precision}
+    return str(kd.save(kd.Detector(detector.model, detector.size, decided, detector.scale, **options), folder))
+
+
+@pytest.fixture
+def judges(detector: kd.Detector, tmp_path: Path) -> tuple[str, str]:
+    """Detectors that call everything normal, and everything anomalous."""
+    return judge(detector, tmp_path / "mild", 1e9), judge(detector, tmp_path / "strict", -1e9)
+
+
+def ending(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """The exit code of `python -m kdlib`, or the text it ends with."""
+    monkeypatch.setattr(sys, "argv", ["kdlib", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("kdlib", run_name="__main__")
+    return stop.value.code
+
+
+def test_one_file_drives_training_test_and_scores(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = tmp_path / "out", tmp_path / "my.yaml"
+    changes = ("--option", "steps=2", "batch_size=4", "backbone=resnet18", "weights=random")
+    call("config", "stpm", "--data", str(root), "--out", str(out), "--size", "64", "--maps", "plain", *changes)
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    plain = ("--config", str(file), "--device", "cpu", "--precision", "fp32")
+    with pytest.raises(ValueError, match=r"there is no detector in .*train it first"):
+        call("test", *plain)
+    call("train", *plain)
+    folders = [out / "models" / f"stpm-{category}-seed0" for category in ("bottle", "cable")]
+    assert capsys.readouterr().out.split() == [word for folder in folders for word in ("saved", str(folder))]
+    assert not (out / "metrics.csv").exists()
+    call("test", *plain)
+    tested = pd.read_csv(out / "test" / "metrics.csv")
+    assert list(tested["category"]) == ["bottle", "cable"] and tested["image_auroc"].between(0, 1).all()
+    assert (out / "test" / "bottle" / "stpm-seed0.png").exists() and "mean over" in capsys.readouterr().out
+
+    with pytest.raises(ValueError, match="detectors of several products: stpm-bottle-seed0, stpm-cable-seed0"):
+        call("score", str(root), *plain)
+    with pytest.raises(ValueError, match=r"made with \{'size': \(64, 64\)\}, the configuration says"):
+        call("test", *plain, "--size", "96")
+    with pytest.raises(ValueError, match="holds results with other settings"):
+        call("train", *plain, "--steps", "3")
+    code = ending(monkeypatch, "score", str(root / "bottle" / "test"), *plain, "--category", "bottle")
+    rows = pd.read_csv(out / "scores" / "scores.csv")
+    assert code == (2 if "anomalous" in set(rows["verdict"]) else 0) and len(rows) == 6
+    assert all((out / "scores" / name).exists() for name in rows["map"])
+
+    monkeypatch.setattr(runner, "latency_ms", lambda *arguments: 1.0)
+    call("run", *plain)
+    finished = pd.read_csv(out / "metrics.csv")
+    assert list(finished["image_auroc"].round(5)) == list(tested["image_auroc"].round(5))
+    capsys.readouterr()
+    call("train", *plain)
+    assert capsys.readouterr().out.split()[::2] == ["there", "there"]
+
+
+def test_exit_codes_of_score(
+    judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mild, strict = judges
+    image = str(trees.picture(tmp_path / "shots" / "a, b.png"))
+    assert ending(monkeypatch, "score", image, "--detector", mild) == 0
+    assert ending(monkeypatch, "score", image, "--detector", strict) == 2
+    assert ending(monkeypatch, "score", image, "--detector", strict, "--nonsense") == 1
+    assert ending(monkeypatch, "score") == 1
+    for wrong in ([], ["--detector", "nowhere"], ["--detector", mild, "--config", "x.yaml"]):
+        said = ending(monkeypatch, "score", image, *wrong)
+        assert isinstance(said, str) and said.startswith("kdlib: ")
+    (tmp_path / "shots" / "broken.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert ending(monkeypatch, "score", str(tmp_path / "shots"), "--detector", mild) == 1
+    said = capsys.readouterr()
+    rows = list(csv.DictReader(said.out.splitlines()))
+    assert [row["verdict"] for row in rows] == ["normal", "error"] and rows[0]["image"] == image
+    assert said.err.count("broken.png") == 1 and rows[1]["score"] == "" and float(rows[0]["threshold"]) == 1e9
+    assert ending(monkeypatch, "score", str(tmp_path / "shots"), "--detector", strict) == 2
+
+
+def test_scores_and_maps_in_a_folder(judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one/a.png", "two/a.png", "two/deep/[1].png", "two/masks/a.png", "two/a_mask.png"):
+        trees.picture(tmp_path / "in" / name, (30, 20))
+    given = [str(tmp_path / "in" / "*" / "a.png"), str(tmp_path / "in" / "two")]
+    folder = tmp_path / "results"
+    ending(monkeypatch, "score", *given, "--detector", judges[0], "--results", str(folder))
+    rows = pd.read_csv(folder / "scores.csv")
+    assert list(rows.columns) == ["image", "score", "threshold", "verdict", "map"]
+    maps = {Path(name).relative_to("maps").as_posix() for name in rows["map"]}
+    assert maps == {"one/a.png.png", "two/a.png.png", "two/deep/[1].png.png"}
+    for name in rows["map"]:
+        with Image.open(folder / name) as file:
+            assert file.size == (30, 20) and file.mode == "RGB"
+    code = ending(monkeypatch, "score", str(tmp_path / "in/two/deep/[1].png"), "--detector", judges[0])
+    assert code == 0
+
+
+def test_images_that_are_not_there(judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, words in (("none.png", "no file or folder"), ("*.png", "no images in"), ("empty", "no images in")):
+        said = ending(monkeypatch, "score", str(tmp_path / name), "--detector", judges[0])
+        assert isinstance(said, str) and words in said
+
+
+def test_features_are_drawn_for_every_image_and_level(
+    judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees.pictures(tmp_path / "in", 2)
+    given = ("features", str(tmp_path / "in"), "--detector", judges[0], "--results", str(tmp_path / "out"))
+    call(*given, "--level", "0", "2", "--channels", "2")
+    names = [f"00{image}.png.level{level}.png" for image in (0, 1) for level in (0, 2)]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
+    with pytest.raises(ValueError, match="no level 7"):
+        call(*given, "--level", "7")
+    (tmp_path / "in" / "000.png").write_bytes(b"no image")
+    assert ending(monkeypatch, *given, "--level", "0", "--channels", "1") == 1
+    said = capsys.readouterr()
+    assert "000.png cannot be read" in said.err and said.out.split() == [str(tmp_path / "out" / names[2])]

@@ -25,6 +25,7 @@ ROW = dict.fromkeys(studies.COLUMNS, "") | {
     "train_seconds": "60",
     "latency_ms_p50": "20",
     "megabytes": "5.5",
+    "runtime": "cpu, fp32",
     "maps": "plain",
 }
 
@@ -45,7 +46,7 @@ def test_tuning_images_may_be_chosen_by_and_anything_may_be_studied() -> None:
 
 def test_every_method_has_a_finished_student_on_the_board() -> None:
     names = [recipe.method for recipe in leaderboard.ALL]
-    assert names == ["mean", *(f"{method}/full" for method in METHODS), *leaderboard.NEAREST]
+    assert names == ["mean", *(f"{name}/full" for name in METHODS if name != "pdn"), *leaderboard.NEAREST]
     for recipe in leaderboard.ALL:
         assert recipe.half and set(recipe.maps) >= {"plain", "normal"}
         assert ("whitened" in recipe.maps) == (recipe.method not in leaderboard.NEAREST)
@@ -64,6 +65,16 @@ def test_means_over_categories_and_spread_over_seeds(tmp_path: Path) -> None:
     rd = board.iloc[1]
     assert (rd["image_auroc"], rd["image_auroc_spread"], rd["seeds"]) == (0.7, pytest.approx(0.1414), 2)
     assert rd["megabytes"] == 5.5 and pd.isna(board.iloc[0]["image_auroc_spread"])
+
+
+def test_seconds_are_those_of_processors(tmp_path: Path) -> None:
+    row = ROW | {"category": "a", "classes": "1", "image_auroc": "0.5"}
+    fast = row | {"runtime": "cuda, fp32", "train_seconds": "2", "latency_ms_p50": "1", "image_auroc": "0.7"}
+    rows = [row, fast | {"seed": "1"}, fast | {"method": "nearest"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "leaderboard_workshop_report.csv", index=False)
+    board = leaderboard.summary(tmp_path).set_index("method")
+    assert board.loc["rd/full", ["image_auroc", "train_seconds", "latency_ms_p50"]].tolist() == [0.6, 60, 20]
+    assert board.loc["nearest", ["train_seconds", "latency_ms_p50"]].isna().all()
 
 
 def test_an_empty_folder_has_an_empty_board(tmp_path: Path) -> None:

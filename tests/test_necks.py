@@ -41,8 +41,8 @@ def test_without_a_neck_the_embedding_passes() -> None:
     z = torch.rand(1, 4, 2, 2)
     passed, named = Through(4)(z)
     assert passed is z and named == {}
-    assert set(NECKS) == {"none", "cram"}
-    with pytest.raises(ValueError, match="neck is 'sieve'; expected one of none, cram"):
+    assert set(NECKS) == {"none", "cram", "sspcab"}
+    with pytest.raises(ValueError, match="neck is 'sieve'; expected one of none, cram, sspcab"):
         tiny.build("rd", neck="sieve")
 
 

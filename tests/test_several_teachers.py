@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from kdlib import teachers
 from kdlib.runtime import Runtime, processes
-from kdlib.teachers import Several
+from kdlib.teachers import InTurn, Several
 from kdlib.training.cache import TeacherCache, feature_shapes
 
 FIRST, SECOND = "test_resnet", "test_efficientnet"  # the smallest that timm has
@@ -65,7 +66,7 @@ def test_its_features_are_cached(both: Several) -> None:
         torch.testing.assert_close(stored, fresh)
 
 
-@pytest.mark.parametrize("method", ["rd", "stpm", "snl", "dhkd", "dnpkd", "mean"])
+@pytest.mark.parametrize("method", ["rd", "stpm", "snl", "dhkd", "dnpkd", "dbfad", "mean"])
 def test_methods_learn_from_it(method: str, tmp_path: Path) -> None:
     model = tiny.build(method, backbone=BOTH, weights="random", steps=2)
     tiny.fit(model, tiny.normal(tmp_path, 4))
@@ -88,6 +89,34 @@ def test_a_file_for_each(tmp_path: Path) -> None:
     assert str(teacher.weights) == f"{FIRST}.safetensors (file) + {SECOND}.safetensors (file)"
     with pytest.raises(ValueError, match=r"for the 2 networks .*one for each"):
         teachers.teacher(BOTH, weights=first)
+
+
+def test_levels_in_turn() -> None:
+    x = torch.rand(2, 3, 64, 96)
+    teacher = teachers.teacher(BOTH, ((4, 8), (8, 16)), "random")
+    assert isinstance(teacher, InTurn)
+    assert (teacher.strides, teacher.channels) == ((4, 8, 8, 16), (32, 48, 32, 48))
+    alone = [teachers.teacher(FIRST, (4, 8), "random"), teachers.teacher(SECOND, (8, 16), "random")]
+    expected = [feature for network in alone for feature in network(x)]
+    assert all(torch.equal(a, b) for a, b in zip(teacher(x), expected, strict=True))
+    assert teacher.split(["a", "b", "c", "d"]) == [["a", "b"], ["c", "d"]]  # type: ignore[list-item,comparison-overlap]
+    assert teacher.frozen and not any(p.requires_grad for p in teacher.parameters())
+    assert len(teacher.style().blocks) == 4
+    student, copy = teachers.student_like(teacher), teachers.student_like(teacher, "pretrained")
+    assert student.fingerprint() != teacher.fingerprint() == copy.fingerprint()
+
+
+def test_levels_in_turn_are_no_levels_side_by_side() -> None:
+    in_turn, side_by_side = (teachers.teacher(BOTH, s, "random") for s in (((4, 8), (4, 8)), (4, 8)))
+    assert in_turn.fingerprint() != side_by_side.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"), [(FIRST, ((4, 8), (16, 32))), (BOTH, ((4, 8),)), (BOTH, ((4, 8), 16)), (FIRST, ((4, 8),))]
+)
+def test_a_list_of_strides_for_each(name: str, strides: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected one list for all, like \(4, 8, 16\)"):
+        teachers.teacher(name, strides, "random")
 
 
 def test_networks_that_do_not_go_together() -> None:

@@ -255,8 +255,9 @@ def test_auxiliary_images_and_exemplars_reach_the_batch(
     assert batch.exemplars.teacher is not None and len(batch.exemplars.teacher) == 3
     known = [images[i]["image"] for i in range(7)]
     assert all(any(torch.equal(image, one) for one in known) for image in batch.exemplars.image)
-    with pytest.raises(ValueError, match=r"phase 'toy' needs 2 auxiliary images.*fit\(auxiliary="):
-        tiny.fit(build(monkeypatch, auxiliary=lambda _: 2), images)
+    rendered = build(monkeypatch, auxiliary=lambda _: 2)
+    tiny.fit(rendered, images)
+    assert rendered.seen[0].auxiliary is not None and rendered.seen[0].auxiliary.shape == (2, 3, 64, 64)
     with pytest.raises(ValueError, match=r"auxiliary is .* expected some images of 64 x 64"):
         tiny.fit(build(monkeypatch), images, auxiliary=textures.subset([]))
 

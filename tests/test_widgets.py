@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 
 import ipywidgets
@@ -35,7 +36,7 @@ def slider() -> ipywidgets.IntSlider:
 
 
 def shown(panel: widgets.Explorer) -> str:
-    return str(panel.children[-1].value)
+    return str(panel.children[-2 if isinstance(panel, widgets.Runner) else -1].value)
 
 
 def test_the_first_picture_is_there_with_its_alt_text() -> None:
@@ -146,7 +147,7 @@ class Work(Drawing):
         for step in range(4):
             report(step + 1, 4)
             if self.panel is not None:
-                button, bar = self.panel.children[-2].children[-2:]
+                button, bar = self.panel.children[-3].children[-2:]
                 self.seen.append((bar.value, button.disabled))
         return super().__call__(k=k)
 
@@ -166,9 +167,21 @@ def test_a_runner_shows_how_far_it_is() -> None:
     work = Work()
     work.panel = widgets.runner({"k": slider()}, work)
     work.panel.run()
-    button, bar = work.panel.children[-2].children[-2:]
+    button, bar = work.panel.children[-3].children[-2:]
     assert work.seen == [(0.25, True), (0.5, True), (0.75, True), (1.0, True)]
     assert (button.disabled, bar.layout.visibility) == (False, "hidden")
+
+
+def test_a_runner_lists_what_was_tried() -> None:
+    panel = widgets.runner({"k": slider()}, Work())
+    for k in (4, 13, 5, 4):
+        panel.set(k=k)
+        with contextlib.suppress(ValueError):
+            panel.run()
+    assert [values["k"] for values, _ in panel.tried] == [4, 5]
+    table = panel.children[-1].value
+    assert table.index("A line that ends at 5") < table.index("A line that ends at 4")
+    assert "<th>run</th><th>k</th><th>what came out</th>" in table
 
 
 def test_a_runner_begins_with_the_picture_it_is_given() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdlib.files import write_text
-from kdlib.methods import METHODS, preset
+from kdlib.methods import METHODS, own_name, preset
 from kdlib.trials import study, table
 from kdlib.trials.runner import Report
 from kdlib.trials.trial import Protocol, Recipe
@@ -25,8 +25,9 @@ SIZE = 256
 FORMS = ("plain", "normal", "whitened")
 NEAREST = ("nearest", "nearest/coreset")
 """Lookups whose maps are no distances between a teacher's and a student's features, so that they cannot be whitened."""
+_DETECTORS = [name for name, kind in METHODS.items() if not kind.product]
 ALL = (
-    *(Recipe(method=name, maps=FORMS, half=True) for name in ("mean", *(f"{method}/full" for method in METHODS))),
+    *(Recipe(method=name, maps=FORMS, half=True) for name in ("mean", *(f"{name}/full" for name in _DETECTORS))),
     *(Recipe(method=name, maps=FORMS[:2], half=True) for name in NEAREST),
 )
 REAL = "real"
@@ -38,7 +39,8 @@ ROUNDS: tuple[tuple[str, Protocol, int], ...] = (
 """Data, protocol and seed, in this order."""
 _GROUP = ["set", "protocol", "method", "maps"]
 METRICS = ["image_auroc", "pixel_auroc", "aupro"]
-_MEANS = [*METRICS, "train_seconds", "latency_ms_p50", "megabytes"]
+_COSTS = ["train_seconds", "latency_ms_p50"]
+_MEANS = [*METRICS, *_COSTS, "megabytes"]
 
 
 def run(
@@ -58,9 +60,10 @@ def run(
         ValueError: If a method is not on the leaderboard, or the images do not fit.
     """
     known = [recipe.method for recipe in ALL]
-    if unknown := sorted(set(methods or ()) - set(known)):
+    wanted = known if methods is None else [own_name(method) for method in methods]
+    if unknown := sorted(set(wanted) - set(known)):
         raise ValueError(f"the leaderboard has no {unknown}; it has {known}")
-    chosen = [recipe for recipe in ALL if methods is None or recipe.method in methods]
+    chosen = [recipe for recipe in ALL if recipe.method in wanted]
     for data, protocol, seed in ROUNDS[:rounds]:
         if data == REAL and real is None:
             continue
@@ -82,7 +85,8 @@ def alone(recipe: Recipe) -> Recipe:
 def summary(folder: Path) -> pd.DataFrame:
     """Means over categories, then over seeds, of all `leaderboard_SET.csv`; best image AUROC of a set first.
 
-    Spreads are standard deviations over seeds; empty for one seed.
+    Spreads are standard deviations over seeds; empty for one seed. Seconds and milliseconds are those of processors:
+    rows that were measured on another kind of device count for everything else.
     """
     parts = []
     for path in sorted(folder.glob("leaderboard_*.csv")):
@@ -93,6 +97,7 @@ def summary(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=[*_GROUP, "seeds", *_MEANS])
     rows = pd.concat(parts)
     rows[_MEANS] = rows[_MEANS].astype(float)
+    rows[_COSTS] = rows[_COSTS].where(rows["runtime"].str.startswith("cpu"))
     seeds = rows.groupby([*_GROUP, "seed"])[_MEANS].mean().groupby(_GROUP)
     means, spreads = seeds.mean(), seeds.std()
     means.insert(0, "seeds", seeds.size())

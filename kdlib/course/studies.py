@@ -112,7 +112,9 @@ LADDER = (
     Recipe(method="rd", variant="mining", options={"mining": 0.9}, maps=FORMS),
 )
 _MAPS = ("plain", "normal")
+_THREE = (*_MAPS, "whitened")
 _ALL_MAPS = (*_MAPS, "whitened strength=0", "whitened", "whitened strength=1")
+_LATER = ("rdpp", "efficientad", "sspcab", "dbfad", "mixedteacher", "singlenet", "memkd", "memkd_forward", "aand")
 _MINED: dict[str, Any] = {"mining": 0.9, "steps": 2000}
 FINISH = (
     Recipe(method="rd/full", maps=_ALL_MAPS),
@@ -125,6 +127,20 @@ FINISH = (
         maps=_MAPS,
     ),
     Recipe(method="stpm/full", maps=_ALL_MAPS),
+    *(Recipe(method=method, maps=_THREE) for method in ("snl/full", "dnpkd/full", "dhkd/full", "mean")),
+    *(Recipe(method=f"{method}/full", maps=_THREE) for method in _LATER),
+    Recipe(
+        method="dbfad/full",
+        variant="branches, four levels, 1,800 steps",
+        options={"residuals": True, "strides": (2, 4, 8, 16), "steps": 1800},
+        maps=_THREE,
+    ),
+    Recipe(method="singlenet/full", variant="one level", options={"strides": (8,), "width": None}, maps=_THREE),
+    Recipe(method="sspcab/full", variant="a tenth of the neck's loss", options={"neck_weight": 0.01}, maps=_THREE),
+    Recipe(method="aand/full", variant="no amplifier", options={"amplifier": "none"}, maps=_THREE),
+    # How much of a whitened map is the student's, and how much is what normal features look like?
+    Recipe(method="rd/full", variant="untrained", options={"steps": 1}, maps=_THREE),
+    Recipe(method="stpm/full", variant="untrained", options={"steps": 1}, maps=_THREE),
     *(Recipe(method=lookup, maps=_MAPS) for lookup in ("nearest", "nearest/coreset")),
 )
 CHOICES = {"ladder": LADDER, "finish": FINISH}

@@ -1,7 +1,7 @@
 """The one widget pattern of the notebooks: controls on top, a task above them, one picture below.
 
     explorer  draws again whenever a control moves; `render` must be fast and pure, so that its pictures can be kept
-    runner    works only when its Run button is pressed, and shows how far it has come
+    runner    works only when its Run button is pressed, shows how far it has come, and lists what was tried
 
 Both show the picture as an `<img>` with an alt text in a box of fixed height: nothing jumps or flickers while a
 control moves. The cell's output carries the first picture as a plain PNG as well, so a copy without a kernel (HTML, a
@@ -54,7 +54,7 @@ class Explorer(ipywidgets.VBox):
         for name, control in self.controls.items():
             _dress(control, name)
         row = ipywidgets.HBox(self._bar(), layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([*_task_line(task), row, self._box])
+        super().__init__([*_task_line(task), row, self._box, *self._below()])
         self.add_class("kd-panel")
         self._start()
 
@@ -80,6 +80,9 @@ class Explorer(ipywidgets.VBox):
 
     def _bar(self) -> list[ipywidgets.Widget]:
         return list(self.controls.values())
+
+    def _below(self) -> list[ipywidgets.Widget]:
+        return []
 
     def _start(self) -> None:
         self._refresh()
@@ -126,10 +129,16 @@ class Explorer(ipywidgets.VBox):
 
 
 class Runner(Explorer):
-    """A panel that works when its Run button is pressed; made by `runner`."""
+    """A panel that works when its Run button is pressed; made by `runner`.
+
+    Attributes:
+        tried: What was run, in order: the value of every control, and the words for what came out.
+    """
 
     def __init__(self, first: Figure | None, *arguments: Any) -> None:
         self._first = first
+        self.tried: list[tuple[dict[str, Any], str]] = []
+        self._table = ipywidgets.HTML()
         self._button = ipywidgets.Button(description="Run", button_style="primary", icon="play")
         self._progress = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(visibility="hidden"))
         super().__init__(*arguments)
@@ -146,6 +155,9 @@ class Runner(Explorer):
     def _bar(self) -> list[ipywidgets.Widget]:
         return [*super()._bar(), self._button, self._progress]
 
+    def _below(self) -> list[ipywidgets.Widget]:
+        return [self._table]
+
     def _start(self) -> None:
         self._button.on_click(self._pressed)
         if self._first is None:
@@ -159,8 +171,19 @@ class Runner(Explorer):
         self._progress.layout.visibility = "visible"
         try:
             self._refresh()
+            self._note()
         finally:  # also when the kernel is interrupted
             self._button.disabled, self._progress.layout.visibility = False, "hidden"
+
+    def _note(self) -> None:
+        """Adds what was run to the table below the picture, the latest on top; the same settings only once."""
+        if self.picture is None or self.error is not None or any(values == self.values for values, _ in self.tried):
+            return
+        self.tried.append((self.values, self.picture.alt))
+        rows = [[str(n), *values.values(), words] for n, (values, words) in enumerate(self.tried, 1)][::-1]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("run", *self.controls, "what came out"))
+        body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+        self._table.value = f'<table class="kd-tried"><tr>{head}</tr>{body}</table>'
 
     def _draw(self, *values: Any, **more: Any) -> Picture:
         return super()._draw(*values, report=self.report, **more)
@@ -195,7 +218,7 @@ def runner(
     height: str = HEIGHT,
     keep: int = 64,
 ) -> Runner:
-    """Shows `work(**values of the controls, report=...)` each time the Run button is pressed.
+    """Shows `work(**values of the controls, report=...)` each time the Run button is pressed, and lists what was tried.
 
     Args:
         controls: As of `explorer`, as are `task`, `alt`, `height` and `keep`.

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from kdlib.layers.memory import CRAM
+from kdlib.layers.sspcab import SSPCAB
 
-Neck = Literal["none", "cram"]
+Neck = Literal["none", "cram", "sspcab"]
 
 
 class Through(nn.Module):
@@ -23,7 +24,7 @@ class Through(nn.Module):
         return z, {}
 
 
-NECKS: dict[Neck, Callable[..., nn.Module]] = {"none": Through, "cram": CRAM}
+NECKS: dict[Neck, Callable[..., nn.Module]] = {"none": Through, "cram": CRAM, "sspcab": SSPCAB}
 
 
 def neck(name: Neck, channels: int, **settings: Any) -> nn.Module:

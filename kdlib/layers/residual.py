@@ -11,9 +11,9 @@ Kind = Literal["basic", "bottleneck"]
 
 
 def stage(
-    kind: Kind, c_in: int, c_out: int, blocks: int, *, scale: Literal["down", "up"], wide: bool = False
+    kind: Kind, c_in: int, c_out: int, blocks: int, *, scale: Literal["down", "same", "up"], wide: bool = False
 ) -> nn.Sequential:
-    """A row of residual blocks whose first halves ("down") or doubles ("up") height and width.
+    """A row of residual blocks whose first halves ("down"), keeps ("same") or doubles ("up") height and width.
 
     Args:
         kind: `basic` (two 3x3 convolutions) or `bottleneck` (1x1, 3x3, 1x1).
@@ -23,7 +23,7 @@ def stage(
         scale: What the first block does to the size.
         wide: Bottlenecks of half instead of a quarter of the output's channels, as in wide ResNets.
     """
-    make = _down if scale == "down" else _up
+    make = {"down": _down, "same": _same, "up": _up}[scale]
     rest = [_block(kind, c_out, c_out, wide) for _ in range(blocks - 1)]
     return nn.Sequential(make(kind, c_in, c_out, wide), *rest)
 
@@ -49,8 +49,11 @@ def _block(
 
 
 def _down(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
-    shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=2, bias=False), nn.BatchNorm2d(c_out))
-    return _block(kind, c_in, c_out, wide, stride=2, shortcut=shortcut)
+    return _block(kind, c_in, c_out, wide, stride=2, shortcut=_projection(c_in, c_out, 2))
+
+
+def _same(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
+    return _block(kind, c_in, c_out, wide, shortcut=_projection(c_in, c_out, 1) if c_in != c_out else None)
 
 
 def _up(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
@@ -61,6 +64,10 @@ def _up(kind: Kind, c_in: int, c_out: int, wide: bool) -> nn.Module:
     assert isinstance(turned, nn.Conv2d)
     setattr(block, name, _doubling(turned.in_channels, turned.out_channels))
     return block
+
+
+def _projection(c_in: int, c_out: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=stride, bias=False), nn.BatchNorm2d(c_out))
 
 
 def _doubling(c_in: int, c_out: int) -> nn.ConvTranspose2d:

@@ -44,11 +44,13 @@ class DualDomain(nn.Module):
 class _Spectral(nn.Module):
     """Transforms features to frequencies, lets a subclass filter them, and transforms back, all in float32."""
 
+    norm = "ortho"
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] in float32 of features [B, C, h, w]."""
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.fft.rfft2(x.float(), norm="ortho")
-            return torch.fft.irfft2(self.filtered(spectrum), s=x.shape[-2:], norm="ortho")
+            spectrum = torch.fft.rfft2(x.float(), norm=self.norm)
+            return torch.fft.irfft2(self.filtered(spectrum), s=x.shape[-2:], norm=self.norm)
 
     def filtered(self, spectrum: Tensor) -> Tensor:
         """Complex spectrum [B, C, h, w // 2 + 1] after the filter."""
@@ -68,6 +70,25 @@ class SpectralConv(_Spectral):
     def filtered(self, spectrum: Tensor) -> Tensor:
         real, imaginary = self.net(torch.cat([spectrum.real, spectrum.imag], dim=1)).chunk(2, dim=1)
         return torch.complex(real.contiguous(), imaginary.contiguous())
+
+
+class SpectralUnit(_Spectral):
+    """The Fourier unit of fast Fourier convolution: `ReLU(BN(W [Re X; Im X]))`, the spectrum not normalised.
+
+    Real and imaginary part of a channel stand next to each other.
+    """
+
+    norm = "backward"
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        both = 2 * channels
+        self.net = nn.Sequential(nn.Conv2d(both, both, 1, bias=False), nn.BatchNorm2d(both), nn.ReLU(inplace=True))
+
+    def filtered(self, spectrum: Tensor) -> Tensor:
+        parts = torch.view_as_real(spectrum).movedim(-1, 2)  # [B, C, 2, h, w // 2 + 1]
+        mixed = self.net(parts.flatten(1, 2)).unflatten(1, (-1, 2))
+        return torch.complex(mixed[:, :, 0].contiguous(), mixed[:, :, 1].contiguous())
 
 
 class SpectralGate(_Spectral):

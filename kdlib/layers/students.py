@@ -32,6 +32,8 @@ class ReverseStudent(nn.Module):
         decoder_blocks: Residual blocks per decoder stage, coarse to fine; `None` follows the teacher.
         width: Channels of the embedding; `None` is twice the coarsest level's.
         multi_scale: Fuse all levels before the embedding (MFF).
+        decoder: Makes the decoder.
+        embedded: The teacher's coarsest level has the embedding's size and gives its width; it is not restored.
 
     Raises:
         ValueError: If the teacher's strides do not double.
@@ -47,29 +49,29 @@ class ReverseStudent(nn.Module):
         decoder_blocks: tuple[int, ...] | None = None,
         width: int | None = None,
         multi_scale: bool = True,
+        decoder: Callable[..., nn.Module] = PyramidDecoder,
+        embedded: bool = False,
     ) -> None:
         super().__init__()
-        if any(coarse != 2 * fine for fine, coarse in pairwise(teacher.strides)):
-            raise ValueError(
-                f"'{teacher.name}' gives levels at strides {teacher.strides}; a student in reverse doubles sizes and "
-                "needs strides that do so, like (4, 8, 16): choose such strides, or another network"
-            )
+        check_strides(teacher)
         style = teacher.style()
         kind = style.block if block == "auto" else block
-        self.multiple = 2 * teacher.strides[-1]
+        self.levels = len(teacher.channels) - embedded
+        channels = teacher.channels[: self.levels]
+        self.multiple = 2 * teacher.strides[self.levels - 1]
         self.bottleneck = OneClassBottleneck(
-            teacher.channels,
+            channels,
             kind=kind,
             blocks=embed_blocks or (3 if max(style.blocks) > 2 else 2),
             wide=style.wide,
-            width=width,
+            width=teacher.channels[-1] if embedded else width,
             multi_scale=multi_scale,
         )
-        self.decoder = PyramidDecoder(
+        self.decoder = decoder(
             self.bottleneck.out_channels,
-            teacher.channels,
+            channels,
             kind=kind,
-            blocks=decoder_blocks or style.blocks,
+            blocks=decoder_blocks or style.blocks[: self.levels],
             wide=style.wide,
             signed=style.signed,
         )
@@ -86,21 +88,8 @@ class ReverseStudent(nn.Module):
 
     def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
         """The embedding [B, C, h, w] that enters the neck."""
-        self._check_sizes(x, t)
-        return self.bottleneck(t)
-
-    def _check_sizes(self, x: Tensor, t: Sequence[Tensor]) -> None:
-        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
-            raise ValueError(
-                f"images are {x.shape[-2]} x {x.shape[-1]} px; height and width must be multiples of {self.multiple} "
-                "because the decoder doubles sizes. Choose such a size."
-            )
-        sizes = [tuple(f.shape[-2:]) for f in t]
-        if any((h, w) != (2 * next_h, 2 * next_w) for (h, w), (next_h, next_w) in pairwise(sizes)):
-            raise ValueError(
-                f"the teacher gives maps of {sizes} positions, which do not halve from level to level; a student in "
-                "reverse needs maps that do: choose another network, such as a ResNet"
-            )
+        check_sizes(x, t, self.multiple)
+        return self.bottleneck(t[: self.levels])
 
 
 class ForwardStudent(nn.Module):
@@ -125,3 +114,36 @@ class ForwardStudent(nn.Module):
     def embed(self, x: Tensor, t: Sequence[Tensor]) -> Tensor:
         """The last level [B, C, h, w], which enters the neck."""
         return self.network(x)[-1]
+
+
+def check_strides(teacher: Teacher) -> None:
+    """Refuses teachers whose strides a decoder cannot double.
+
+    Raises:
+        ValueError: If they do not double from level to level.
+    """
+    if any(coarse != 2 * fine for fine, coarse in pairwise(teacher.strides)):
+        raise ValueError(
+            f"'{teacher.name}' gives levels at strides {teacher.strides}; a student in reverse doubles sizes and "
+            "needs strides that do so, like (4, 8, 16): choose such strides, or another network"
+        )
+
+
+def check_sizes(x: Tensor, t: Sequence[Tensor], multiple: int) -> None:
+    """Refuses images and features whose sizes a decoder cannot restore.
+
+    Raises:
+        ValueError: If height and width of images `x` [B, 3, H, W] are no multiples of so many pixels, or features `t`
+            [B, C, h, w] do not halve from level to level.
+    """
+    if x.shape[-2] % multiple or x.shape[-1] % multiple:
+        raise ValueError(
+            f"images are {x.shape[-2]} x {x.shape[-1]} px; height and width must be multiples of {multiple} "
+            "because the decoder doubles sizes. Choose such a size."
+        )
+    sizes = [tuple(f.shape[-2:]) for f in t]
+    if any((h, w) != (2 * next_h, 2 * next_w) for (h, w), (next_h, next_w) in pairwise(sizes)):
+        raise ValueError(
+            f"the teacher gives maps of {sizes} positions, which do not halve from level to level; a student in "
+            "reverse needs maps that do: choose another network, such as a ResNet"
+        )

@@ -13,8 +13,34 @@ from kdlib.contract import Distiller
 from kdlib.methods import baselines
 from kdlib.randomness import seeded
 
-_FILES = ("stpm", "rd", "dnpkd", "dhkd", "snl", "rdpp", "baselines")
+_FILES = (
+    "stpm",
+    "rd",
+    "dnpkd",
+    "dhkd",
+    "snl",
+    "rdpp",
+    "pdn",
+    "efficientad",
+    "sspcab",
+    "dbfad",
+    "mixedteacher",
+    "singlenet",
+    "memkd",
+    "memkd_forward",
+    "aand",
+    "baselines",
+)
 
+ALIASES = {
+    "st": "stpm",
+    "ead": "efficientad",
+    "mixed": "mixedteacher",
+    "rnst": "memkd_forward",
+    "rnrd": "memkd",
+    "sn": "singlenet",
+}
+"""Names of methods in the script toolkit of the field, DistillationAD; its `rd` and `dbfad` are called so here too."""
 
 METHODS: dict[str, type[Distiller]] = {}
 BASELINES: dict[str, type[Distiller]] = {}
@@ -35,13 +61,21 @@ for _file in _FILES:
     register(import_module(f"kdlib.methods.{_file}"))
 
 
+def own_name(name: str) -> str:
+    """`method` or `method/preset` as it is called here: `stpm/full` for `st/full`. Other names stay as they are."""
+    method, slash, variant = name.partition("/")
+    return ALIASES.get(method, method) + slash + variant
+
+
 def preset(name: str) -> DistillerConfig:
     """The configuration behind `method/preset`, for example `rd/mvtec`; a bare `rd` means `rd/quick`.
+
+    The method may have its name in another toolkit, see `ALIASES`.
 
     Raises:
         ValueError: If the method or the preset is unknown.
     """
-    method, _, variant = name.partition("/")
+    method, _, variant = own_name(name).partition("/")
     if method not in _PRESETS:
         raise ValueError(f"unknown method '{method}'; expected one of {sorted(_PRESETS)}")
     presets = _PRESETS[method]
@@ -82,4 +116,4 @@ def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
 def make(name: str, config: DistillerConfig, *, seed: int = 0) -> Distiller:
     """A fresh method with a whole configuration; see `build`."""
     with seeded(seed):
-        return (METHODS | BASELINES)[name.partition("/")[0]](config)
+        return (METHODS | BASELINES)[own_name(name).partition("/")[0]](config)

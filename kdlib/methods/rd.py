@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -53,7 +52,8 @@ class RDConfig(DistillerConfig):
         mining: Share of positions, the best restored ones, whose gradients are shrunk to a tenth; grows from 0 to
             this over the first half of training. 0, as published, shrinks none.
         multi_scale: Fuse all levels before the embedding (MFF).
-        neck: What the embedding passes on its way to the decoder: `none`, as published, or `cram` (SNL's memory).
+        neck: What the embedding passes on its way to the decoder: `none`, as published, `cram` (SNL's memory) or
+            `sspcab` (a prediction from the surroundings).
         neck_weight: Weight of the neck's own losses.
     """
 
@@ -116,7 +116,15 @@ class RD(Distiller):
     def __init__(self, config: RDConfig | None = None) -> None:
         config = config or RDConfig()
         super().__init__(config)
-        self.student = reverse_student(self.teacher, config, partial(necks.neck, config.neck))
+        self.student = self.new_student()
+
+    def new_student(self) -> ReverseStudent:
+        """A fresh student for the teacher; successors of RD change this."""
+        return reverse_student(self.teacher, self.config, self.make_neck)
+
+    def make_neck(self, channels: int) -> nn.Module:
+        """The configured neck for embeddings of so many channels; successors may have settings of its own for it."""
+        return necks.neck(self.config.neck, channels)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         t = self.teach(x, teacher)

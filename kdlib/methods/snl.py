@@ -57,8 +57,8 @@ class SNLConfig(RDConfig):
             `betas` and `loss`.
         loss: The spatial loss, `per_position` or `global`.
         student_init: With `base="stpm"`: see `kdlib.methods.stpm.STPMConfig`.
-        neck: `cram`, the memory between bottleneck and decoder, or `none`.
-        neck_weight: Weight of the memory's compactness loss.
+        neck: `cram`, the memory between bottleneck and decoder, `sspcab`, see `rd`, or `none`.
+        neck_weight: Weight of the neck's own loss, the memory's compactness.
         spatial: Weight of the spatial loss.
         channel: Weight of the channel loss.
         temperature: Of the channel loss; small values look at peaks.

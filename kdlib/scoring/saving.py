@@ -180,7 +180,7 @@ def _whitening(inverses: dict[str, Tensor], card: NormalCard | None, model: Dist
     stored = _levels("inverse", inverses, len(card.bases) if card and whitened else 0)
     if not whitened:
         return None
-    if [len(inverse) for inverse in stored] != list(model.teacher.channels):
+    if any(len(inverse) not in model.teacher.channels for inverse in stored):
         raise ValueError(
             f"whitening matrices are {[tuple(inverse.shape) for inverse in stored]}; the teacher has channels "
             f"{model.teacher.channels}: save the detector anew"

@@ -1,14 +1,21 @@
 """Teachers: frozen, pretrained networks as pyramids of features, with weights that always say where they come from."""
 
 from kdlib.teachers.building import classifier, student_like, teacher
-from kdlib.teachers.names import DEFAULT, full_name
+from kdlib.teachers.names import DEFAULT, JOIN, full_name
+from kdlib.teachers.patches import PDN, Architecture, Normalise, PatchTeacher, patch_name
 from kdlib.teachers.probe import Style
-from kdlib.teachers.pyramid import Pyramid, Several, Teacher
+from kdlib.teachers.pyramid import InTurn, Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
 
 __all__ = [
     "DEFAULT",
+    "JOIN",
+    "PDN",
     "RANDOM_SEED",
+    "Architecture",
+    "InTurn",
+    "Normalise",
+    "PatchTeacher",
     "Pyramid",
     "Several",
     "Style",
@@ -16,6 +23,7 @@ __all__ = [
     "Weights",
     "classifier",
     "full_name",
+    "patch_name",
     "resolve",
     "student_like",
     "teacher",

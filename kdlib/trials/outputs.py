@@ -11,15 +11,16 @@ import numpy as np
 from kdlib import viz
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
-from kdlib.files import write_beside
+from kdlib.files import write_beside, write_tensors
 from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector, calibrate
 from kdlib.scoring.result import Result
-from kdlib.scoring.saving import save
+from kdlib.scoring.saving import halved, save
 from kdlib.trials.names import folder_name
 from kdlib.trials.speed import peak_memory_mb
 from kdlib.trials.trial import Trial, scoring
 
+WEIGHTS = "weights.safetensors"
 TRIALS, MODELS, TABLE, SETTINGS = "trials", "models", "metrics.csv", "settings.json"
 """What a results folder holds besides a folder of example maps for each category."""
 
@@ -34,9 +35,16 @@ def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | N
     images = trial.splits.calib if maps == "plain" else trial.splits.calib.of(part)
     calibrated = calibrate(model, images, **scoring(maps), device=trial.device, precision=trial.precision)
     if out:
-        method = trial.recipe.method.replace("/", "-")
-        save(calibrated, out / MODELS / folder_name(f"{method}-{part}-seed{trial.seed}"))
+        folder = save(calibrated, out / MODELS / model_name(trial.recipe.method, part, trial.seed))
+        if model.product:
+            weights = model.get_submodule(model.product).state_dict()
+            write_tensors(folder / WEIGHTS, {name: halved(tensor) for name, tensor in weights.items()}, {})
     return calibrated
+
+
+def model_name(method: str, part: str, seed: int) -> str:
+    """Name of a detector's folder; `part` is a category, or `all`."""
+    return folder_name(f"{method.replace('/', '-')}-{part}-seed{seed}")
 
 
 def student(trial: Trial, model: Distiller, folder: Path) -> None:
@@ -72,3 +80,13 @@ def draw(trial: Trial, detector: Detector, category: str, images: ImageSet, resu
         write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=110))
     finally:
         plt.close(figure)
+
+
+def draw_features(detector: Detector, image: Path, level: int, channels: int, path: Path) -> Path:
+    """Draws the features of teacher and student for an image file; see `kdlib.viz.features`."""
+    figure = viz.features(detector, image, level=level, channels=channels, title=image.name)
+    try:
+        write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=110))
+    finally:
+        plt.close(figure)
+    return path

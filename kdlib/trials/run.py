@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from kdlib.data.auxiliary import load_auxiliary
 from kdlib.files import write_text
+from kdlib.methods import own_name
 from kdlib.runtime import choose, processes
 from kdlib.scoring.evaluation import METRICS
 from kdlib.trials import images
-from kdlib.trials.outputs import SETTINGS, TABLE, TRIALS
+from kdlib.trials.outputs import MODELS, SETTINGS, TABLE, TRIALS
 from kdlib.trials.runner import Report, carry_out, check, recommended
 from kdlib.trials.store import Store
 from kdlib.trials.trial import Protocol, Recipe, Trial, scoring, trials
@@ -33,17 +35,81 @@ COLUMNS = dict.fromkeys(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all rows of one results folder share; `layout` and `white` as of `kdlib.data.load`."""
+    """What all rows of one results folder share.
 
-    data: str  # root of a data set, or `workshop`, `mill`
+    Attributes:
+        data: Root of a data set, or `workshop`, `mill`, which kdlib renders itself.
+        layout: How the set lies on disk: `auto`, or the name of a layout, see data/README.md.
+        white: White level of 16-bit grey files, such as 1023 or 4095; none: 65535.
+        protocol: `single`: a model per category; `multi`: one for all.
+        maps: How level maps are scored: `plain`, as published; `normal`, divided by normal maps; `whitened`; or `auto`,
+            what suits the method. Settings follow after a blank, as in `normal floor=1.0`.
+        size: Working height and width in pixels.
+        overrides: Fields of the methods' configurations.
+        device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: Type of the convolutions: `auto`, `fp32`, `bf16` or `fp16`.
+        auxiliary: Images of something else, where a method wants them: `textures`, `photographs`, or a folder; A+B for
+            several; none: textures.
+    """
+
+    data: str
     layout: str = "auto"
     white: int | None = None
-    protocol: Protocol = "single"  # one model per category, or `multi`: one for all
-    maps: str = "auto"  # see `kdlib.trials.trial.scoring`; auto: `kdlib.trials.runner.recommended`
-    size: int = 256  # working height and width in pixels
-    overrides: dict[str, Any]  # fields of the methods' configurations
+    protocol: Protocol = "single"
+    maps: str = "auto"
+    size: int = 256
+    overrides: dict[str, Any]
     device: str = "auto"
     precision: str = "auto"
+    auxiliary: str | None = None
+
+    def recipe(self, method: str) -> Recipe:
+        """How a method is trained and scored.
+
+        Raises:
+            ValueError: If the method, an option or the kind of maps is unknown or does not fit.
+        """
+        maps = recommended(method, self.overrides) if self.maps == "auto" else self.maps
+        scoring(maps)
+        return Recipe(method=method, protocol=self.protocol, options=self.overrides, maps=(maps,))
+
+
+def planned(
+    settings: Settings, names: Sequence[str], categories: Sequence[str] | None, seeds: Sequence[int]
+) -> list[Trial]:
+    """One trial per method, seed and, in single-class training, category.
+
+    Raises:
+        ValueError: If a method, an option or the images do not fit.
+    """
+    recipes = [settings.recipe(name) for name in dict.fromkeys(map(own_name, names))]
+    choose(settings.device, settings.precision)
+    if settings.auxiliary:
+        load_auxiliary(settings.auxiliary, (settings.size, settings.size))
+    where = {name: getattr(settings, name) for name in ("device", "precision", "auxiliary")}
+    chosen = None if categories is None else list(dict.fromkeys(categories))
+    splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size, white=settings.white)
+    prints = images.fingerprints(splits)
+    wanted: list[Trial] = []
+    for recipe in recipes:
+        for seed in dict.fromkeys(seeds):
+            wanted += trials(recipe, seed, splits, prints, **where)
+    return wanted
+
+
+def opened(out: Path, wanted: Sequence[Trial], settings: Settings) -> Store:
+    """The store of a results folder, when everything was checked that the trials need.
+
+    Raises:
+        ValueError: If a method does not work at this size, an image is damaged, or the folder holds results of other
+            settings.
+    """
+    store = Store(out / TABLE, out / TRIALS, COLUMNS)
+    check(wanted, store)
+    if processes().is_main_process:
+        categories = list(dict.fromkeys(category for trial in wanted for category in trial.categories))
+        _same_settings(out / SETTINGS, store, settings, categories)
+    return store
 
 
 def run(
@@ -64,25 +130,8 @@ def run(
         ValueError: If a method, an option, the images or their size do not fit, before anything is trained; or if the
             folder holds results of other settings.
     """
-    recipes = []
-    for name in dict.fromkeys(names):
-        maps = recommended(name, settings.overrides) if settings.maps == "auto" else settings.maps
-        scoring(maps)
-        recipes.append(Recipe(method=name, protocol=settings.protocol, options=settings.overrides, maps=(maps,)))
-    where = {"device": settings.device, "precision": settings.precision}
-    choose(**where)
-    chosen = None if categories is None else list(dict.fromkeys(categories))
-    splits = images.load(settings.data, chosen, layout=settings.layout, size=settings.size, white=settings.white)
-    store = Store(out / TABLE, out / TRIALS, COLUMNS)
-    prints = images.fingerprints(splits)
-    wanted: list[Trial] = []
-    for recipe in recipes:
-        for seed in dict.fromkeys(seeds):
-            wanted += trials(recipe, seed, splits, prints, **where)
-    check(wanted, store)
-    if processes().is_main_process:
-        _same_settings(out / SETTINGS, store, settings, splits.categories)
-    return carry_out(wanted, store, report, out)
+    wanted = planned(settings, names, categories, seeds)
+    return carry_out(wanted, opened(out, wanted, settings), report, out)
 
 
 def _same_settings(path: Path, store: Store, settings: Settings, categories: Sequence[str]) -> None:
@@ -90,7 +139,7 @@ def _same_settings(path: Path, store: Store, settings: Settings, categories: Seq
     own = json.loads(json.dumps(asdict(settings))) | {"data": images.normalised(settings.data)}
     if settings.protocol == "multi":  # one model for all: other categories make another model
         own["categories"] = list(categories)
-    if not path.exists() or not store.has_results():
+    if not path.exists() or not (store.has_results() or (path.parent / MODELS).exists()):
         write_text(path, json.dumps(own, indent=2) + "\n")
         return
     former = _read_settings(path)

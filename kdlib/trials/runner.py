@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdlib import methods
 from kdlib.contract import Distiller
+from kdlib.data.auxiliary import load_auxiliary
 from kdlib.files import write_text
 from kdlib.runtime import choose, processes
 from kdlib.scoring.detector import FEWEST, Detector
@@ -62,8 +63,9 @@ def check(trials: Sequence[Trial], store: Store) -> None:
 
 
 def recommended(method: str, options: Mapping[str, Any]) -> str:
-    """How a method's maps are best scored: whitened where they are distances between features, else normal."""
-    return "whitened" if methods.make(method, methods.configure(method, **options)).whitens else "normal"
+    """How a method's maps are best scored: as it recommends, but normal where they are no distances of features."""
+    model = methods.make(method, methods.configure(method, **options))
+    return model.recommended if model.whitens else "normal"
 
 
 def _check_method(recipe: Recipe, size: tuple[int, int]) -> None:
@@ -96,7 +98,7 @@ def carry_out(
     """
     main = processes().is_main_process
     for trial in trials:
-        with _claimed(store, trial) as claim:
+        with claimed(store, trial) as claim:
             if claim == "busy" and main:
                 report(f"skipped {trial}: another process is at work on it")
             if claim != "free":
@@ -112,8 +114,8 @@ def carry_out(
 
 
 @contextmanager
-def _claimed(store: Store, trial: Trial) -> Iterator[Claim]:
-    """The first process takes a trial for all that share this run; the others are told."""
+def claimed(store: Store, trial: Trial) -> Iterator[Claim]:
+    """Takes a trial: the first process for all that share this run; the others are told."""
     if not processes().is_main_process:
         told: list[Any] = [None]
         broadcast_object_list(told)
@@ -128,16 +130,7 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     """Trains one model; a row for every stop and category."""
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
-    history = fit(
-        model,
-        trial.splits.train,
-        seed=trial.seed,
-        device=trial.device,
-        precision=trial.precision,
-        state=work / "training",
-        progress=sys.stderr.isatty(),
-        on_step=stops,
-    )
+    history = train(trial, model, work, stops)
     if not processes().is_main_process:
         return []
     if trial.recipe.half:
@@ -148,6 +141,26 @@ def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> l
     return stops.rows() + measured(trial, model, history, stops.training_seconds(history), out)
 
 
+def train(trial: Trial, model: Distiller, work: Path, on_step: Callable[[History], None] | None = None) -> History:
+    """Trains a trial's fresh model, or goes on with it after a kill; `work` keeps how far it got."""
+    return fit(
+        model,
+        trial.splits.train,
+        auxiliary=load_auxiliary(trial.auxiliary, trial.splits.train.size) if trial.auxiliary else None,
+        seed=trial.seed,
+        device=trial.device,
+        precision=trial.precision,
+        state=work / "training",
+        progress=sys.stderr.isatty(),
+        on_step=on_step,
+    )
+
+
+def part_of(trial: Trial, category: str, maps: str) -> str:
+    """Whose calibration images make a category's detector: what is normal at a place depends on the product."""
+    return trial.part if maps == "plain" else category
+
+
 def measured(trial: Trial, model: Distiller, history: History, seconds: float, out: Path | None = None) -> list[Row]:
     """Evaluates a model on every category; `seconds` is how long it has been trained, `out` as for `carry_out`."""
     latency = latency_ms(model, trial.splits.train.size, choose(trial.device, trial.precision))
@@ -155,7 +168,7 @@ def measured(trial: Trial, model: Distiller, history: History, seconds: float, o
     rows = []
     for category, maps in product(trial.categories, trial.recipe.maps):
         images = trial.splits.test.of(category)
-        part = trial.part if maps == "plain" else category  # what is normal at a place depends on the product
+        part = part_of(trial, category, maps)
         if (part, maps) not in detectors and (out or maps != "plain"):
             detectors[part, maps] = outputs.detector(trial, model, part, maps, out)
         detector, result = detectors.get((part, maps)), None

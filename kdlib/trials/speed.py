@@ -66,6 +66,7 @@ def bench(
     """
     if min(size, batch, rounds) < 1:
         raise ValueError(f"size is {size}, batch {batch}, rounds {rounds}; expected positive numbers")
+    name, against = methods.own_name(name), methods.own_name(against)
     options = {"batch_size": batch, **(overrides or {})}
     for method in (name, against or name):
         methods.configure(method, **options)

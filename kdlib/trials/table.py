@@ -113,7 +113,7 @@ def table(rows: Rows, *by: str, metrics: Sequence[str] = ("image_auroc", "pixel_
 def line(row: Mapping[str, Any]) -> str:
     """A row in one line, for the command line."""
     name = f"{row['method']} {row['variant']}".strip()
-    measured = "  ".join(f"{metric} {float(row[metric]):.3f}" for metric in _MEASURED)
+    measured = "  ".join(f"{metric} {float(row[metric]):.3f}" for metric in _MEASURED if metric in row)
     return f"{name:10s} {row['category']:20s} seed {row['seed']}  {measured}"
 
 
@@ -121,7 +121,7 @@ def means(rows: pd.DataFrame) -> str:
     """A line per method: means over categories and seeds, over those rows that have a value."""
     lines = []
     for method, group in rows.groupby("method", sort=False):
-        values = group[list(_MEASURED)].astype(float).mean()
+        values = group[[metric for metric in _MEASURED if metric in group]].astype(float).mean()
         measured = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
         lines.append(f"{method:10s} {len(group):3d} rows  {measured}")
     return "\n".join(lines)

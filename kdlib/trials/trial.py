@@ -25,7 +25,7 @@ Protocol = Literal["single", "multi"]
 class Recipe:
     """A method, what is changed in it, how it is trained, when it is evaluated: one line of a study."""
 
-    method: str  # name or name/preset
+    method: str  # name or name/preset; another toolkit's name becomes ours
     variant: str = ""  # what differs from the preset, as tables show it; empty for the preset itself
     protocol: Protocol = "multi"  # one model for all categories, or `single`: one for each
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of the method's configuration
@@ -35,6 +35,9 @@ class Recipe:
     classes: int = 0  # take only so many categories, the first by name; 0 takes all
     maps: tuple[str, ...] = ("plain",)  # how level maps are scored, a row for each; see `scoring`
     half: bool = False  # evaluate what is left of the weights in 16 bits, as finished students are saved
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", methods.own_name(self.method))
 
     def settings(self) -> dict[str, Any]:
         """The fields of the configuration that differ from the preset, with the length of training."""
@@ -69,6 +72,7 @@ class Trial:
     data: Mapping[str, str]  # fingerprint of the images of each category
     device: str = "auto"
     precision: str = "auto"
+    auxiliary: str | None = None  # see `kdlib.data.auxiliary`; `None` is the default of `fit`
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -107,6 +111,7 @@ class Trial:
             "half": self.recipe.half,
             "teacher": self.recipe.teacher,
             "data": {category: self.data[category] for category in self.categories},
+            **({"auxiliary": self.auxiliary} if self.auxiliary else {}),
         }
 
     @property

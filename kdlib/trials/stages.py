@@ -1,0 +1,149 @@
+"""The stages of a run one by one: `train` makes detectors, `test` evaluates those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdlib import methods
+from kdlib.files import write_text
+from kdlib.runtime import processes
+from kdlib.scoring.detector import Detector
+from kdlib.scoring.evaluation import evaluate
+from kdlib.scoring.saving import load
+from kdlib.trials import outputs, table
+from kdlib.trials.configuration import Configuration
+from kdlib.trials.names import printable
+from kdlib.trials.run import opened, planned
+from kdlib.trials.runner import Report, claimed, part_of
+from kdlib.trials.runner import train as train_model
+from kdlib.trials.trial import Trial
+
+
+def train(configuration: Configuration, report: Report) -> list[Path]:
+    """Trains and calibrates, and saves detectors below `out/models/`, one per seed and category or for all categories.
+
+    A training that was killed goes on where it was, and one that is complete is not repeated; `run` with the same
+    configuration takes it up. Returns the detectors' folders.
+
+    Raises:
+        ValueError: If something does not fit, before anything is trained; or if the folder holds results of other
+            settings.
+    """
+    c, out, saved = configuration, Path(configuration.out), []
+    wanted = planned(c.settings(), [c.method], c.category, c.seed)
+    store = opened(out, wanted, c.settings())
+    main = processes().is_main_process
+    for trial in wanted:
+        folders = [folder_of(trial, part, out) for part in _parts(trial)]
+        with claimed(store, trial) as claim:
+            if claim == "busy":
+                told = [f"skipped {trial}: another process is at work on it"]
+            elif claim == "done" and all(folder.exists() for folder in folders):
+                told = [f"there {folder}" for folder in folders]
+            else:
+                model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
+                train_model(trial, model, store.work(trial))
+                for part in _parts(trial) if main else ():
+                    outputs.detector(trial, model, part, trial.recipe.maps[0], out)
+                told = [f"saved {folder}" for folder in folders]
+        if main:
+            saved += folders if claim != "busy" else []
+            report("\n".join(told))
+    return saved
+
+
+def test(configuration: Configuration, results: Path, report: Report) -> pd.DataFrame:
+    """Evaluates saved detectors on the test images; fills `results/metrics.csv` and `results/CATEGORY/` with maps.
+
+    The images may be others than those of the training: another `data` with the same categories.
+
+    Raises:
+        ValueError: If a detector is missing, or was made with other settings, or there are no test images.
+    """
+    c, rows = configuration, []
+    for trial in planned(c.settings(), [c.method], c.category, c.seed):
+        for category in trial.categories:
+            folder = folder_of(trial, part_of(trial, category, trial.recipe.maps[0]), Path(c.out))
+            detector = opened_detector(folder, c)
+            rows.append(_row(trial, detector, category, results))
+            report(table.line(rows[-1]))
+    frame = pd.DataFrame(rows)
+    write_text(results / outputs.TABLE, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    return frame
+
+
+def opened_detector(folder: Path, configuration: Configuration) -> Detector:
+    """A saved detector, when it was made as a configuration says.
+
+    Raises:
+        ValueError: If it is missing, damaged, or was made with other settings.
+    """
+    if not folder.exists():
+        raise ValueError(
+            f"there is no detector in '{folder}'; train it first (python -m kdlib train, with the same settings)"
+        )
+    asked = methods.configure(configuration.method, **configuration.overrides)
+    detector = load(folder, weights=None if asked.weights in ("auto", "hub", "random") else asked.weights)
+    own = asdict(detector.model.config) | {"size": detector.size}
+    wanted = asdict(asked) | {"size": (configuration.size, configuration.size)}
+    differing = [name for name in wanted if name != "weights" and wanted[name] != own.get(name)]
+    if differing:
+        there = {name: own.get(name) for name in differing}
+        here = {name: wanted[name] for name in differing}
+        raise ValueError(
+            f"the detector in '{folder}' was made with {there}, the configuration says {here}; train it anew into "
+            "another --out, or mend the configuration"
+        )
+    return detector
+
+
+def the_detector(configuration: Configuration) -> Detector:
+    """The saved detector of a configuration's first seed, of its one category or of all categories.
+
+    Raises:
+        ValueError: If there is none or several fit; or as `opened_detector` says.
+    """
+    c, models = configuration, Path(configuration.out) / outputs.MODELS
+    names = [outputs.model_name(c.method, part, c.seed[0]) for part in (*(c.category or ()), "all")]
+    fitting = [models / name for name in names if (models / name).is_dir()]
+    if not c.category and models.is_dir():
+        begin, end = c.method.replace("/", "-"), f"-seed{c.seed[0]}"
+        fitting = sorted(p for p in models.iterdir() if p.name.startswith(f"{begin}-") and p.name.endswith(end))
+    if len(fitting) > 1:
+        raise ValueError(
+            f"'{models}' holds detectors of several products: {', '.join(folder.name for folder in fitting)}; choose "
+            "one with --category NAME or --detector FOLDER"
+        )
+    return opened_detector(fitting[0] if fitting else models / names[0], c)
+
+
+def folder_of(trial: Trial, part: str, out: Path) -> Path:
+    """Where the detector of a category, or of all categories, is saved."""
+    return out / outputs.MODELS / outputs.model_name(trial.recipe.method, part, trial.seed)
+
+
+def _parts(trial: Trial) -> Sequence[str]:
+    """What has a detector of its own: categories, or all of them together."""
+    return list(dict.fromkeys(part_of(trial, category, trial.recipe.maps[0]) for category in trial.categories))
+
+
+def _row(trial: Trial, detector: Detector, category: str, results: Path) -> dict[str, Any]:
+    images = trial.splits.test.of(category)
+    if not len(images):
+        raise ValueError(f"'{category}' has no test images; add some, see data/README.md for where they belong")
+    keep = outputs.examples(images)
+    result = evaluate(detector, images, keep=keep, device=trial.device, precision=trial.precision)
+    outputs.draw(trial, detector, category, images, result, results)
+    return {
+        **trial.columns(),
+        "maps": trial.recipe.maps[0],
+        "category": printable(category),
+        **result.metrics(),
+        **outputs.columns(trial, detector, images, result),
+        "data": trial.data[category],
+    }
