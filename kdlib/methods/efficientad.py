@@ -21,7 +21,7 @@ Differs from the paper: in a batch of several images each has its own quantile (
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
     default is off), statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
-    values in the loss, one recoloured view for all, no dropout, a blurred map.
+    values in the loss, one recoloured view for all, no dropout, a blurred map whose rim continues its edge.
 The `full` preset is for 256 px: batches of one, larger first weights, a higher, falling rate. It does not clip: beside
     the hard features' gradients the autoencoder would be left with less than weight decay takes away.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
@@ -205,7 +205,7 @@ class EfficientAD(Distiller):
         return (t - s).square().mean(1)
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
-        """Both maps, calibrated and weighted; in the rim, of which PDN says nothing, they are 0."""
+        """Both maps, calibrated and weighted, with the rim of which PDN says nothing."""
         shares = (1 - self.config.mix, self.config.mix)
         return [self._with_rim(share * amap) for share, amap in zip(shares, self.calibrated(x), strict=True)]
 
@@ -227,7 +227,8 @@ class EfficientAD(Distiller):
         return super().schedule(steps) or partial(MultiStepLR, milestones=[fall], gamma=0.1)
 
     def _with_rim(self, amap: Tensor) -> Tensor:
-        return F.pad(amap, (self.rim,) * 4)
+        """Zeros, as published, or where maps are blurred their edge: most of a calibrated map lies below 0."""
+        return F.pad(amap, (self.rim,) * 4, mode="replicate" if self.config.blur else "constant")
 
 
 _QUICK = EfficientADConfig(
