@@ -22,8 +22,7 @@ Differs from the official code: there is none. Against nelson1425/EfficientAD, w
     default is off), statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
     values in the loss, one recoloured view for all, no dropout, a blurred map whose rim continues its edge.
-The `full` preset is for 256 px: batches of one, larger first weights, a higher, falling rate. It does not clip: beside
-    the hard features' gradients the autoencoder would be left with less than weight decay takes away.
+The `full` preset is for 256 px: batches of one, larger first weights, a higher, falling rate.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
 
