@@ -23,7 +23,8 @@ Differs from the official code (SimonThomine/MixedTeacher): the second student s
 The `quick` preset differs from both: EfficientNet-Lite1 teaches the fine branch, where a larger teacher costs nothing
     in training, and -Lite0 the context; their weights come with packages. Their narrow levels are imitated by a student
     of the paper's width with 1x1 convolutions behind it; features averaged over 3 x 3 positions (`neighbourhood`,
-    PatchCore's idea); a rate that falls from the start. Chosen by cost and by reasoning. `full` is the same, longer.
+    PatchCore's idea); a rate that falls from the start. Chosen by cost and by reasoning. `full` has the teachers the
+    other way round, a student as narrow as its teacher, and more steps.
 Taught in: notebooks/10_textures.ipynb, "Build it".
 """
 
@@ -191,5 +192,5 @@ _QUICK = MixedTeacherConfig(
 PRESETS = {
     "mvtec": MixedTeacherConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=500),
+    "full": replace(_QUICK, backbone=f"{teachers.DEFAULT}{teachers.JOIN}tf_efficientnet_lite1", widths=None, steps=500),
 }
