@@ -32,7 +32,7 @@ test: $(STAMP)  ## unit and contract tests, then every notebook from top to bott
 	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) \
 		$(PARALLEL) --dist loadfile notebooks
 
-long: $(STAMP)  ## what takes minutes: fifty killed trainings, every family of timm
+long: $(STAMP)  ## what takes minutes: sixty killed trainings, every family of timm
 	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests
 
 lint: $(STAMP)  ## style (notebooks too), types, spelling and links

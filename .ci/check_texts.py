@@ -20,7 +20,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<!\\)\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|(?:href|src)=\"([^\"]+)\"")
-ABBREVIATIONS = "aand,fpr,oce"  # a method, false-positive rate, one-class embedding: codespell takes them for slips
+ABBREVIATIONS = "aand,fpr,oce,ot"  # a method, false-positive rate, one-class embedding, optimal transport: no slips
 CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 

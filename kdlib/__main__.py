@@ -3,7 +3,7 @@
 import sys
 
 from kdlib.cli import app, expand
-from kdlib.cli_stages import Anomalous
+from kdlib.cli_score import Anomalous
 
 try:
     app(expand(sys.argv[1:]), prog_name="python -m kdlib")

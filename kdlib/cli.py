@@ -21,6 +21,7 @@ from kdlib import cli_stages as stages
 from kdlib import data as datasets
 from kdlib import teachers
 from kdlib.cli_options import options as options
+from kdlib.cli_score import features, score
 from kdlib.methods import BASELINES, METHODS
 from kdlib.runtime import choose, processes, versions
 from kdlib.trials import run as runs
@@ -82,7 +83,7 @@ def run(
         typer.echo(f"\nrows in {Path(c.out) / 'metrics.csv'}, example maps in {c.out}/CATEGORY/")
 
 
-for _stage in (stages.config, stages.train, stages.test, stages.score, stages.features):
+for _stage in (stages.config, stages.train, stages.test, score, features):
     app.command()(_stage)
 
 

@@ -23,8 +23,8 @@ def setting(name: str, **more: Any) -> Any:
     """The option of one field of a configuration."""
     default = _DEFAULT[name]
     listed = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    shown = str(listed) if isinstance(listed, (str, int)) else False
-    return typer.Option(help=_MEANING[name], show_default=shown, **more)
+    usual = f" Default: {listed}." if isinstance(listed, (str, int)) else ""
+    return typer.Option(help=f"{_MEANING[name]}{usual}", show_default=False, **more)
 
 
 Config = Annotated[

@@ -124,15 +124,15 @@ class Distiller(nn.Module):
     A method gives `pairs` and `loss`; besides them `phases` for several, `level_maps` that are no distances of pairs.
 
     Attributes:
-        name: Name in the registry.
         frozen: Submodules whose weights come from elsewhere: never trained, always in eval mode, and not saved.
-        config: Its settings.
         whitens: Whether level maps are distances between features, so that `residuals` can be weighed instead.
+        recommended: How its maps are best scored: `whitened`, where it whitens, or `normal`.
         teacher: Gives features per level [B, C, h, w] of images [B, 3, H, W].
     """
 
     name: ClassVar[str]
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
+    recommended: ClassVar[str] = "whitened"
     product: ClassVar[str] = ""  # submodule whose weights `run` keeps in a file of their own
     config: DistillerConfig
     whitens: bool = True

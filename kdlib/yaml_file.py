@@ -158,4 +158,5 @@ def _described(node: yaml.Node) -> str:
 
 
 def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())

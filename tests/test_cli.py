@@ -154,7 +154,8 @@ MISTAKES = {
     "protocol": (["run", "stpm", "--protocol", "both"], "protocol is 'both'; expected one of single, multi"),
     "empty option": (["run", "stpm", "--option", "=3"], "'=3' is not NAME=VALUE"),
     "type": (["run", "stpm", "--option", "half=2"], "half is 2; expected true or false"),
-    "option": (["run", "stpm", "--option", "speed=3"], "no setting ['speed']"),
+    "near option": (["run", "stpm", "--option", "lrr=3"], "'stpm' has no 'lrr'; did you mean 'lr'?"),
+    "option": (["run", "stpm", "--option", "speed=3"], "'stpm' has no 'speed'; expected some of"),
     "no value": (["run", "stpm", "--option", "lr"], "'lr' is not NAME=VALUE"),
     "backbone": (["run", "stpm", "--backbone", "resnet17"], "unknown network 'resnet17'"),
     "weights": (["run", "stpm", "--weights", "w.pth"], "weights file 'w.pth' not found"),
@@ -280,7 +281,7 @@ def test_exit_codes_of_score(
     said = capsys.readouterr()
     rows = list(csv.DictReader(said.out.splitlines()))
     assert [row["verdict"] for row in rows] == ["normal", "error"] and rows[0]["image"] == image
-    assert "broken.png" in said.err and rows[1]["score"] == "" and float(rows[0]["threshold"]) == 1e9
+    assert said.err.count("broken.png") == 1 and rows[1]["score"] == "" and float(rows[0]["threshold"]) == 1e9
     assert ending(monkeypatch, "score", str(tmp_path / "shots"), "--detector", strict) == 2
 
 
@@ -309,7 +310,7 @@ def test_images_that_are_not_there(judges: tuple[str, str], tmp_path: Path, monk
 
 
 def test_features_are_drawn_for_every_image_and_level(
-    judges: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees.pictures(tmp_path / "in", 2)
     given = ("features", str(tmp_path / "in"), "--detector", judges[0], "--results", str(tmp_path / "out"))
@@ -318,3 +319,7 @@ def test_features_are_drawn_for_every_image_and_level(
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
     with pytest.raises(ValueError, match="no level 7"):
         call(*given, "--level", "7")
+    (tmp_path / "in" / "000.png").write_bytes(b"no image")
+    assert ending(monkeypatch, *given, "--level", "0", "--channels", "1") == 1
+    said = capsys.readouterr()
+    assert "000.png cannot be read" in said.err and said.out.split() == [str(tmp_path / "out" / names[2])]

@@ -17,9 +17,10 @@ import kdlib as kd
 from kdlib import losses, teachers
 from kdlib.contract import Batch
 from kdlib.layers.autoencoder import AutoEncoder, sizes
+from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.methods import preset
-from kdlib.methods.efficientad import EfficientAD, EfficientADConfig, recoloured
+from kdlib.methods.efficientad import EfficientAD, EfficientADConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM:UserWarning")
 STORED = np.load(Path(__file__).parent / "reference" / "efficientad.npz")
@@ -267,6 +268,18 @@ def test_detaching_keeps_the_imitation_from_the_autoencoder(model: EfficientAD) 
         assert (next(own.autoencoder.parameters()).grad is None) == detach
 
 
+def test_with_a_shared_view_all_see_the_recoloured_image() -> None:
+    x, view = torch.rand(2, 2, 3, 64, 64)
+    category = torch.zeros(2, dtype=torch.long)
+    shared = tiny.build("efficientad", shared_view=True, penalty=0.0).eval()
+    own = tiny.build("efficientad", shared_view=False, penalty=0.0).eval()
+    given = Batch(image=x, category=category, views={"recoloured": view})
+    recoloured_alone = Batch(image=view, category=category, views={"recoloured": view})
+    for name, value in shared.loss(given).items():
+        torch.testing.assert_close(value, own.loss(recoloured_alone)[name])
+    assert not torch.isclose(own.loss(given)["hard"], shared.loss(given)["hard"])
+
+
 def test_mix_and_quantiles(model: EfficientAD) -> None:
     x = torch.rand(1, 3, 64, 64)
     model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.0, 2.0]]))
@@ -274,7 +287,10 @@ def test_mix_and_quantiles(model: EfficientAD) -> None:
     inside = [F.pad(m, (-4,) * 4) for m in model.level_maps(x)]
     torch.testing.assert_close(inside[0], 0.5 * 0.1 * (student - 0.5))
     torch.testing.assert_close(inside[1], 0.5 * 0.1 * autoencoder / 2)
-    assert not model.level_maps(x)[0][..., 0, :].any()
+    outer, edge = model.level_maps(x)[0][..., 0, 4:-4], model.level_maps(x)[0][..., 4, 4:-4]
+    torch.testing.assert_close(outer, edge)
+    published = tiny.build("efficientad", blur=0.0).eval()
+    assert not published.level_maps(x)[0][..., 0, :].any()
 
 
 @pytest.mark.parametrize(
@@ -285,6 +301,7 @@ def test_mix_and_quantiles(model: EfficientAD) -> None:
         {"hard": 1.0},
         {"quantiles": (0.9, 0.5)},
         {"mix": 2.0},
+        {"dropout": 1.0},
         {"width": 0.0},
     ],
 )

@@ -1,4 +1,4 @@
-"""Fifty real kills, ten for each method, at any moment: nothing is lost. Run by `make long`."""
+"""Sixty real kills, four for each method, at any moment: nothing is lost. Run by `make long`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="a child that has imported everything needs fork"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-KILLS = 10
+KILLS = 4
 
 
 def train(name: str, images: kd.data.ImageSet, state: Path) -> None:

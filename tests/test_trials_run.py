@@ -346,7 +346,7 @@ def refused_before_training(
 
 LATE = {
     "another method's option": (["stpm", "rd", "--option", "half=true"], r"'rd' has no setting \['half'\]"),
-    "text for a number": (["mean", "stpm", "--option", "lr=fast"], "no setting|lr is 'fast'; expected a number"),
+    "text for a number": (["mean", "stpm", "--option", "lr=fast"], "'mean' has no 'lr'"),
     "fraction": (["--option", "top_k=2.5"], "top_k is 2.5; expected a whole number"),
     "number for a list": (["--option", "strides=4"], "strides is 4; expected a list"),
     "switch": (["snl", "--option", "balanced=yes"], "balanced is 'yes'; expected true or false"),

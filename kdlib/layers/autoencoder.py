@@ -29,16 +29,17 @@ class AutoEncoder(nn.Module):
     Args:
         channels: Of the map.
         width: Channels of the layers, as a share of the paper's.
+        dropout: Share of the decoder's values that training leaves out.
     """
 
-    def __init__(self, channels: int, width: float = 1.0) -> None:
+    def __init__(self, channels: int, width: float = 1.0, dropout: float = DROPOUT) -> None:
         super().__init__()
         narrow, wide = (max(1, round(width * n)) for n in (_NARROW, _WIDE))
         widths = (3, narrow, narrow, wide, wide, wide)
         self.halvings = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.squeeze = nn.Conv2d(wide, wide, _GRID)
         self.doublings = nn.ModuleList(nn.Conv2d(wide, wide, 4, padding=2) for _ in range(6))
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = nn.Dropout(dropout)
         self.last = nn.Sequential(
             nn.Conv2d(wide, wide, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(wide, channels, 3, padding=1)
         )

@@ -233,5 +233,14 @@ PRESETS = {
     "mvtec": AANDConfig(),
     "vit": AANDConfig(backbone="vit_base_patch16_clip_224.openai", teacher_blocks=(4, 8, 12), true_gate=False),
     "quick": _QUICK,
-    "full": replace(_QUICK, strides=(8, 16), steps=1700, amplify_steps=0.25, schedule="cosine", clip=1.0),
+    "full": replace(
+        _QUICK,
+        strides=(8, 16),
+        steps=1800,
+        amplify_steps=0.5,
+        normals=5000,
+        anomalies=1000,
+        schedule="cosine",
+        clip=1.0,
+    ),
 }

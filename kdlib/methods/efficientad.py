@@ -20,9 +20,9 @@ Differs from the paper: in a batch of several images each has its own quantile (
     Whether the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
     default is off), statistics and quantiles are saved with the model.
-The `quick` preset differs further: a quarter of the width for teacher and student, batches of two, a higher rate
-    from larger weights, hundreds of steps, a blurred map.
-The `full` preset is `quick` for 256 px with a falling rate and clipped gradients.
+The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
+    values in the loss, one recoloured view for all, no dropout, a blurred map whose rim continues its edge.
+The `full` preset is for 256 px: batches of one, larger first weights, a higher, falling rate.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
 
@@ -38,12 +38,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
-from torchvision.transforms.v2 import functional as colours
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
 from kdlib.layers.autoencoder import AutoEncoder
+from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.layers.starts import Start, start
 
@@ -64,12 +64,14 @@ class EfficientADConfig(DistillerConfig):
         architecture: Of the student, `small` or `medium`.
         width: Channels of the student's layers, as a share of the paper's.
         autoencoder_width: Channels of the autoencoder's layers, as a share of the paper's.
+        dropout: Share of the values in the autoencoder's decoder that training leaves out, in [0, 1).
         start: Weights that student and autoencoder start with, see `kdlib.layers.starts`.
         hard: Quantile of the differences from which on they count, in [0, 1); 0: the mean of all.
         over: Whether each `image` has its quantile, or the `batch`.
         penalty: Weight of the penalty on auxiliary images; 0 needs none of them.
         imitation: Weight of both losses of the autoencoder.
         detach: Keep the gradient of the imitation away from the autoencoder.
+        shared_view: Student and teacher see the autoencoder's recoloured image, too; the student then runs once less.
         jitter: Brightness, contrast or saturation of the autoencoder's images vary by this share.
         quantiles: Of normal maps, brought to 0 and 0.1; `none` leaves maps as they are.
         mix: Share of the autoencoder's map in the sum; 0 is the student's alone, 1 the autoencoder's.
@@ -86,12 +88,14 @@ class EfficientADConfig(DistillerConfig):
     architecture: teachers.Architecture = "small"
     width: float = 1.0
     autoencoder_width: float = 1.0
+    dropout: float = 0.2
     start: Start = "pytorch"
     hard: float = 0.999
     over: Literal["image", "batch"] = "image"
     penalty: float = 1.0
     imitation: float = 1.0
     detach: bool = False
+    shared_view: bool = False
     jitter: float = 0.2
     quantiles: tuple[float, float] | None = (0.9, 0.995)
     mix: float = 0.5
@@ -107,6 +111,7 @@ class EfficientADConfig(DistillerConfig):
             "mix": (0 <= self.mix <= 1, "a share in [0, 1]"),
             "decay": (0 < self.decay <= 1, "a share in (0, 1]"),
             "jitter": (0 <= self.jitter < 1, "a share in [0, 1)"),
+            "dropout": (0 <= self.dropout < 1, "a share in [0, 1)"),
             "penalty": (self.penalty >= 0, "0 or more"),
             "imitation": (self.imitation >= 0, "0 or more"),
             "width": (self.width > 0, "more than 0"),
@@ -132,7 +137,7 @@ class EfficientAD(Distiller):
         self.normalise = teachers.Normalise()
         self.scale = Standardise(self.teacher.channels)
         self.student = teachers.PDN(c.architecture, c.width, 2 * self.channels, padding=not self.rim)
-        self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width)
+        self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width, c.dropout)
         for network in (self.student, self.autoencoder):
             start(network, c.start)
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0]] * 2))
@@ -159,18 +164,19 @@ class EfficientAD(Distiller):
 
     def loss(self, batch: Batch) -> Losses:
         c, x, view = self.config, batch.image, batch.views.get("recoloured", batch.image)
+        recoloured, n = self.taught(view), len(x)
+        t = recoloured if c.shared_view else self.taught(x, batch.teacher)
         other = batch.auxiliary if c.penalty and batch.auxiliary is not None else x[:0]
-        t, recoloured = self.taught(x, batch.teacher), self.taught(view)
-        s1, s2 = self.imitated(torch.cat([x, other, view]), t)
+        images = [view, other] if c.shared_view else [view, other, x]
+        s1, s2 = self.imitated(torch.cat(images), t)
         a = self.rebuilt(view, t)
-        seen, strange = s1[: len(x)], s1[len(x) : len(x) + len(other)]
         terms = {
-            "hard": losses.hard_features(t, seen, c.hard, over=c.over),
+            "hard": losses.hard_features(t, s1[:n] if c.shared_view else s1[-n:], c.hard, over=c.over),
             "autoencoder": c.imitation * F.mse_loss(a, recoloured),
-            "imitation": c.imitation * F.mse_loss(s2[-len(view) :], a.detach() if c.detach else a),
+            "imitation": c.imitation * F.mse_loss(s2[:n], a.detach() if c.detach else a),
         }
         if len(other):
-            terms["penalty"] = c.penalty * strange.square().mean()
+            terms["penalty"] = c.penalty * s1[n : n + len(other)].square().mean()
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
@@ -198,12 +204,16 @@ class EfficientAD(Distiller):
         return (t - s).square().mean(1)
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
-        """Both maps, calibrated and weighted; in the rim, of which PDN says nothing, they are 0."""
+        """Both maps, calibrated and weighted, with the rim of which PDN says nothing."""
         shares = (1 - self.config.mix, self.config.mix)
-        low, high = self.quantiles.unbind(1)
-        scale = _UNIT / (high - low) if self.config.quantiles else torch.ones_like(high)
-        maps = zip(self.distances(x), low, scale, shares, strict=True)
-        return [self._with_rim(share * factor * (amap - zero)) for amap, zero, factor, share in maps]
+        return [self._with_rim(share * amap) for share, amap in zip(shares, self.calibrated(x), strict=True)]
+
+    def calibrated(self, x: Tensor) -> list[Tensor]:
+        """`distances`, with the lower quantile at 0 and the upper one at 0.1, or as they are without quantiles."""
+        maps = self.distances(x)
+        if self.config.quantiles is None:
+            return maps
+        return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(maps, self.quantiles, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
         return [self._with_rim(t - s) for t, s in self.pairs(x)]
@@ -216,29 +226,24 @@ class EfficientAD(Distiller):
         return super().schedule(steps) or partial(MultiStepLR, milestones=[fall], gamma=0.1)
 
     def _with_rim(self, amap: Tensor) -> Tensor:
-        return F.pad(amap, (self.rim,) * 4)
-
-
-def recoloured(image: Tensor, generator: torch.Generator, by: float) -> dict[str, Tensor]:
-    """An image [3, H, W] in 0..1 whose brightness, contrast or saturation is changed by up to a share."""
-    change = (colours.adjust_brightness, colours.adjust_contrast, colours.adjust_saturation)
-    which = int(torch.randint(3, (), generator=generator))
-    factor = 1 + by * (2 * float(torch.rand((), generator=generator)) - 1)
-    return {"recoloured": change[which](image, factor)}
+        """Zeros, as published, or where maps are blurred their edge: most of a calibrated map lies below 0."""
+        return F.pad(amap, (self.rim,) * 4, mode="replicate" if self.config.blur else "constant")
 
 
 _QUICK = EfficientADConfig(
     backbone="pdn_small_quarter",
     width=0.25,
     autoencoder_width=0.25,
-    start="he",
-    steps=150,
+    dropout=0.0,
+    shared_view=True,
+    hard=0.99,
+    steps=120,
     batch_size=2,
-    lr=2e-3,
+    lr=1e-3,
     blur=4.0,
 )
 PRESETS = {
     "mvtec": EfficientADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1000, schedule="cosine", clip=1.0),
+    "full": replace(_QUICK, start="he", steps=600, batch_size=1, lr=2e-3, schedule="cosine"),
 }

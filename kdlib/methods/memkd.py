@@ -190,4 +190,4 @@ _QUICK = MemKDConfig(
     schedule="cosine",
     clip=1.0,
 )
-PRESETS = {"mvtec": MemKDConfig(), "quick": _QUICK, "full": replace(_QUICK, strides=(8, 16, 32), steps=2500)}
+PRESETS = {"mvtec": MemKDConfig(), "quick": _QUICK, "full": replace(_QUICK, strides=(8, 16, 32), steps=1500)}

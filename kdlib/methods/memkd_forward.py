@@ -45,5 +45,5 @@ _QUICK = replace(
 PRESETS = {
     "mvtec": replace(_FORWARD, backbone="resnet18"),
     "quick": _QUICK,
-    "full": replace(_QUICK, steps=1800),
+    "full": replace(_QUICK, steps=1000),
 }

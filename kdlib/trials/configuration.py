@@ -90,8 +90,9 @@ def completed(
         if isinstance(values[name], str):
             values[name] = os.path.expanduser(values[name])
     try:
-        weights = methods.preset(values["method"]).weights
-        return Configuration(**values, overrides={"weights": weights, **own, **(options or {})})
+        preset = methods.preset(values["method"])
+        check_names(options or {}, [field.name for field in fields(preset)], f"'{values['method']}'")
+        return Configuration(**values, overrides={"weights": preset.weights, **own, **(options or {})})
     except ValueError as error:
         raise ValueError(f"'{file}': {error}" if file else str(error)) from None
 

@@ -63,8 +63,9 @@ def check(trials: Sequence[Trial], store: Store) -> None:
 
 
 def recommended(method: str, options: Mapping[str, Any]) -> str:
-    """How a method's maps are best scored: whitened where they are distances between features, else normal."""
-    return "whitened" if methods.make(method, methods.configure(method, **options)).whitens else "normal"
+    """How a method's maps are best scored: as it recommends, but normal where they are no distances of features."""
+    model = methods.make(method, methods.configure(method, **options))
+    return model.recommended if model.whitens else "normal"
 
 
 def _check_method(recipe: Recipe, size: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from kdlib.files import write_beside
 from kdlib.scoring.calibration import Scale
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.verdict import score
-from kdlib.trials.names import folder_name
+from kdlib.trials.names import folder_name, printable
 
 COLUMNS = ("image", "score", "threshold", "verdict", "map")
 MAP_COLOURS = "inferno"
@@ -78,7 +78,8 @@ def scored(
                 try:
                     yield from _batch(detector, [path], device, precision, full_size)
                 except (ValueError, OSError) as error:
-                    yield Scored(path=path, verdict="error", error=str(error))
+                    place = "" if printable(str(path)) in str(error) else f"{printable(str(path))}: "
+                    yield Scored(path=path, verdict="error", error=f"{place}{error}")
 
 
 def map_names(paths: Sequence[Path]) -> dict[Path, Path]:
@@ -89,7 +90,7 @@ def map_names(paths: Sequence[Path]) -> dict[Path, Path]:
     except ValueError:  # on several drives
         return {path: Path(f"{i:06d}-{folder_name(path.name)}.png") for i, path in enumerate(paths)}
     return {
-        path: Path(os.path.relpath(parent, shared), f"{path.name}.png")
+        path: Path(printable(os.path.relpath(parent, shared)), printable(f"{path.name}.png"))
         for path, parent in zip(paths, parents, strict=True)
     }
 

@@ -8,6 +8,7 @@ from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_map
 from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
 from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, quantile_map
 from kdlib.course.checks.fabric import fair_attention, one_kernel, own_fabric_student, undisturbed_guesses
+from kdlib.course.checks.memory import best_slots, memory_numbers, own_memory, saved_memory
 from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
 from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
 from kdlib.course.checks.rdpp import accumulated_steps, own_defects, pushed_apart, sorted_transport
@@ -22,6 +23,7 @@ __all__ = [
     "any_shape_gains",
     "auroc_by_hand",
     "best_gate",
+    "best_slots",
     "blind_spots",
     "blur_of_each",
     "denoising_loss",
@@ -38,6 +40,7 @@ __all__ = [
     "level_weights",
     "mean_and_pooled",
     "memory_limits",
+    "memory_numbers",
     "nearest_distance",
     "one_kernel",
     "one_threshold",
@@ -49,6 +52,7 @@ __all__ = [
     "own_latent_maps",
     "own_maps",
     "own_masks",
+    "own_memory",
     "own_mix",
     "own_restorer",
     "own_settings",
@@ -62,6 +66,7 @@ __all__ = [
     "rank_pixels",
     "routed",
     "sampled_aupro",
+    "saved_memory",
     "single_coupling",
     "soft_shares",
     "sorted_transport",

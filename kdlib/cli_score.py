@@ -1,0 +1,168 @@
+"""The command line for images of one's own: `score` and `features`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm.auto import tqdm
+
+from kdlib import cli_options as given
+from kdlib.data import DatasetError
+from kdlib.files import write_text
+from kdlib.scoring.detector import Detector
+from kdlib.scoring.saving import load
+from kdlib.trials import scores
+from kdlib.trials import stages as work
+from kdlib.trials.configuration import Configuration, completed
+from kdlib.trials.names import printable
+from kdlib.trials.outputs import draw_features
+
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Files, folders (all images below them) and patterns such as 'shots/*.png'.", metavar="IMAGES"),
+]
+Saved = Annotated[
+    Path | None,
+    typer.Option("--detector", help="Folder of a saved detector, in place of the one that a configuration made."),
+]
+
+
+Product = Annotated[
+    list[str] | None,
+    typer.Option("--category", help="Whose detector, where a configuration made several.", show_default=False),
+]
+Trained = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="Seed of the training. Default: the first of the configuration.", show_default=False),
+]
+
+
+class Anomalous(SystemExit):
+    """Ends the process with exit code 2: something is anomalous. Whatever fails ends with 1."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+
+def score(
+    images: Images,
+    config: given.Config = None,
+    detector: Saved = None,
+    out: given.Out = None,
+    category: Product = None,
+    seed: Trained = None,
+    weights: given.Weights = None,
+    device: given.Device = None,
+    precision: given.PrecisionOption = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for scores.csv and maps/*.png. Default: OUT/scores of the configuration; without one, CSV "
+            "goes to standard output and no maps are kept.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Score images: a CSV of scores and verdicts, and a map of each as PNG.
+
+    Exit code 2 if an image is anomalous, 0 if all are normal, 1 if one cannot be scored or anything else is wrong.
+    The CSV names image, score, threshold, verdict (normal, anomalous or error) and the PNG of the map.
+    """
+    judge, c = _detector(config, detector, out, category, seed, weights)
+    folder = results or (Path(c.out) / "scores" if c else None)
+    where = {"device": device or (c.device if c else "auto"), "precision": precision or "auto"}
+    paths = scores.files(images)
+    maps = scores.map_names(paths)
+    table_text = io.StringIO()
+    writer = csv.writer(table_text if folder else sys.stdout, lineterminator="\n")
+    writer.writerow(scores.COLUMNS)
+    counts = dict.fromkeys(("normal", "anomalous", "error"), 0)
+    for seen in _watched(scores.scored(judge, paths, **where, full_size=folder is not None), len(paths), bool(folder)):
+        counts[seen.verdict] += 1
+        drawn = ""
+        if seen.error:
+            typer.echo(f"kdlib: {seen.error}", err=True)
+        elif folder and seen.amap is not None:
+            drawn = str(Path("maps") / maps[seen.path])
+            scores.save_map(seen.amap, judge.scale, folder / drawn)
+        value = "" if seen.score is None else f"{seen.score:.6g}"
+        name = printable(str(seen.path))
+        writer.writerow((name, value, f"{judge.threshold.value:.6g}", seen.verdict, printable(drawn)))
+    if folder:
+        write_text(folder / "scores.csv", table_text.getvalue())
+        said = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "anomalous")
+        typer.echo(f"{len(paths)} images: {said}; see {folder / 'scores.csv'} and {folder / 'maps'}")
+    if counts["anomalous"]:
+        raise Anomalous
+    if counts["error"]:
+        raise typer.Exit(1)
+
+
+def features(
+    images: Images,
+    config: given.Config = None,
+    detector: Saved = None,
+    out: given.Out = None,
+    category: Product = None,
+    seed: Trained = None,
+    weights: given.Weights = None,
+    level: Annotated[
+        list[int] | None, typer.Option(help="Levels of the pyramid, 0 is the finest; default: all.")
+    ] = None,
+    channels: Annotated[int, typer.Option(help="How many of the teacher's strongest channels to draw.", min=1)] = 4,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the pictures. Default: OUT/features, or ./features with --detector.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Draw the features of teacher and student side by side, one PNG per image and level."""
+    judge, c = _detector(config, detector, out, category, seed, weights)
+    folder = results or (Path(c.out) if c else Path()) / "features"
+    paths = scores.files(images)
+    names = scores.map_names(paths)
+    levels = level if level is not None else range(len(judge.model.teacher.strides))
+    failed = 0
+    for path in _watched(iter(paths), len(paths), True):
+        for each in levels:
+            drawn = folder / names[path].with_suffix(f".level{each}.png")
+            try:
+                typer.echo(draw_features(judge, path, each, channels, drawn))
+            except DatasetError as error:  # of this image; what is wrong with a level ends it all
+                typer.echo(f"kdlib: {error}", err=True)
+                failed += 1
+                break
+    if failed:
+        raise typer.Exit(1)
+
+
+def _detector(
+    config: Path | None,
+    detector: Path | None,
+    out: str | None,
+    category: Sequence[str] | None,
+    seed: Sequence[int] | None,
+    weights: str | None,
+) -> tuple[Detector, Configuration | None]:
+    """The detector in a folder, or the one that a configuration made."""
+    if detector and config:
+        raise ValueError("got --detector and --config; give one of them")
+    if detector:
+        return load(detector, weights=weights), None
+    if not config:
+        raise ValueError("no detector is named; give --detector FOLDER, or --config FILE of what was trained")
+    c = completed(config, {"out": out, "category": category, "seed": seed}, given.changes(None, weights=weights))
+    return work.the_detector(c), c
+
+
+def _watched(items: Iterator[Any], total: int, elsewhere: bool) -> Iterator[Any]:
+    """Items with a progress bar on a terminal, where lines on standard output do not show the progress already."""
+    shown = sys.stderr.isatty() and (elsewhere or not sys.stdout.isatty())
+    yield from tqdm(items, total=total, unit="image", disable=not shown, leave=False)
