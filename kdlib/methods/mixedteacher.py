@@ -14,12 +14,12 @@ Paper: Thomine, Snoussi, Soua. MixedTeacher: Knowledge Distillation for Fast Inf
     VISAPP 2023, arXiv 2306.09859.
 Differs from the paper: its body was not at hand, only the abstract; all else is that of the official code.
 Differs from the official code (SimonThomine/MixedTeacher): the second student starts at random
-    (`student_init="pretrained"` is the code's: it starts as its teacher and never disagrees); the context map has one
-    norm per image (`contrast="column"` is the code's: one per column, so that normal columns weigh as much as defective
-    ones), which does not depend on its size; the factor max - min is an image's own, not a batch's; blur in both
-    directions, not along rows; both branches train together, in training mode in every epoch; the last epoch is kept;
-    losses are means over the batch. `lr` is the schedule's highest rate, ten times the code's `lr`, which the schedule
-    replaces; torch's schedule moves the first beta, too.
+    (`student_init="pretrained"` is the code's: it starts as its teacher, and only statistics of normalisation and noise
+    of the optimiser move it away); the context map has one norm per image (`contrast="column"` is the code's: one per
+    column, so that normal columns weigh as much as defective ones), which does not depend on its size; the factor
+    max - min is an image's own, not a batch's; blur in both directions, not along rows; both branches train together,
+    in training mode in every epoch; the last epoch is kept; losses are means over the batch. `lr` is the schedule's
+    highest rate, ten times the code's `lr`, which the schedule replaces; torch's schedule moves the first beta, too.
 The `quick` preset differs from both: EfficientNet-Lite1 teaches the fine branch, where a larger teacher costs nothing
     in training, and -Lite0 the context; their weights come with packages. Their narrow levels are imitated by a student
     of the paper's width with 1x1 convolutions behind it; features averaged over 3 x 3 positions (`neighbourhood`,
@@ -64,7 +64,8 @@ class MixedTeacherConfig(DistillerConfig):
             a network like the teacher.
         widths: Channels inside the reduced student at each level; `None` takes the teacher's. Others end in a 1x1
             convolution per level.
-        student_init: `random`, or `pretrained`: students that are networks like their teacher start as its copy.
+        student_init: `random`, or `pretrained`: students that are networks like their teacher start as its copy, which
+            agrees with it to the last place where `neighbourhood` is 1.
         contrast: Norm that the context map is divided by: of the whole `map`, of each `column`, or `none`.
         by_size: Level maps weigh the more the fewer positions they have, the coarser of two levels four times as much.
     """
