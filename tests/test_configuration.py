@@ -145,7 +145,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "epoch: 3": "has no 'epoch'; expected some of category, data",
+    "epoch: 3": "has no 'epoch'; expected some of auxiliary, category, data",
     "sizes: 3": "'my.yaml' has no 'sizes'; did you mean 'size'?",
     "method: rd\noptions:\n  epoch: 3": "'my.yaml': 'rd' has no 'epoch'; did you mean 'epochs'?",
     "steps: 3": "'steps' belongs below 'options:'",
