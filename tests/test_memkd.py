@@ -199,7 +199,9 @@ def test_one_cycle_rises_to_its_peak_and_falls() -> None:
         optimiser.step()
         schedule.step()
     assert max(rates) == pytest.approx(0.04) and rates[0] < 0.01 > rates[-1]
-    assert build(peak=1.0, schedule="constant").schedule(20) is None and build(schedule="cosine").schedule(20) is not None
+    assert (
+        build(peak=1.0, schedule="constant").schedule(20) is None and build(schedule="cosine").schedule(20) is not None
+    )
 
 
 def test_forward_follows_strides_that_double_more_than_once() -> None:
