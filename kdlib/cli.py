@@ -12,27 +12,27 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from kdlib import cli_options as given
 from kdlib import cli_stages as stages
 from kdlib import data as datasets
 from kdlib import teachers
+from kdlib.cli_options import Backbone, Given, configuration, takes
 from kdlib.cli_options import options as options
 from kdlib.cli_score import features, score
 from kdlib.methods import BASELINES, METHODS
 from kdlib.runtime import choose, processes, versions
 from kdlib.trials import run as runs
 from kdlib.trials import speed, table
-from kdlib.trials.configuration import completed
 
 app = typer.Typer(help="Anomaly detection by knowledge distillation.", no_args_is_help=True, add_completion=False)
 _SEVERAL = ("--category", "--seed", "--option", "--variant", "--method", "--level")
 
 
 @app.command()
+@takes("method")
 def run(
     methods: Annotated[
         list[str] | None,
@@ -41,42 +41,15 @@ def run(
             show_default=False,
         ),
     ] = None,
-    config: given.Config = None,
-    data: given.Data = None,
-    out: given.Out = None,
-    layout: given.Layout = None,
-    category: given.Category = None,
-    protocol: given.Protocol = None,
-    maps: given.Maps = None,
-    backbone: given.Backbone = None,
-    weights: given.Weights = None,
-    size: given.Size = None,
-    white: given.White = None,
-    steps: given.Steps = None,
-    batch: given.Batch = None,
-    seed: given.Seed = None,
-    auxiliary: given.Auxiliary = None,
-    device: given.Device = None,
-    precision: given.PrecisionOption = None,
-    option: given.Option = None,
+    *,
+    given: Given,
 ) -> None:
     """Train, evaluate and compare methods on equal terms.
 
     --category, --seed and --option take several values: --seed 0 1 2. Methods come first. --data and --out are needed,
     here or in the file that --config names.
     """
-    named: dict[str, Any] = {
-        "data": data,
-        "out": out,
-        "layout": layout,
-        "category": category,
-        "protocol": protocol,
-        "maps": maps,
-    }
-    named |= {"size": size, "white": white, "seed": seed, "auxiliary": auxiliary}
-    named |= {"device": device, "precision": precision}
-    named["method"] = methods[0] if methods else None
-    c = completed(config, named, given.changes(option, backbone, weights, steps, batch))
+    c = configuration(given | {"method": methods[0] if methods else None})
     rows = runs.run(c.settings(), methods or [c.method], c.category, c.seed, Path(c.out), typer.echo)
     if processes().is_main_process:
         typer.echo(f"\nmean over categories and seeds\n{table.means(rows)}")
@@ -90,7 +63,7 @@ for _stage in (stages.config, stages.train, stages.test, score, features):
 @app.command()
 def bench(
     method: Annotated[str, typer.Argument(help="Method or METHOD/PRESET.")],
-    backbone: given.Backbone = None,
+    backbone: Backbone = None,
     weights: Annotated[str, typer.Option(help="auto, hub (downloads), random, or a file.")] = "random",
     size: Annotated[int, typer.Option(help="Working height and width in pixels.", min=1)] = 256,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 8,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ import typer
 
 from kdlib.fields import meanings
 from kdlib.methods import BASELINES, METHODS
-from kdlib.trials.configuration import Configuration
+from kdlib.trials.configuration import ORDER, Configuration, completed
 
 _MEANING = meanings(Configuration)
 _DEFAULT = {field.name: field.default for field in fields(Configuration)}
@@ -60,16 +62,68 @@ Option = Annotated[
 ]
 
 
-def changes(
-    option: Sequence[str] | None,
-    backbone: str | None = None,
-    weights: str | None = None,
-    steps: int | None = None,
-    batch: int | None = None,
-) -> dict[str, Any]:
-    """Fields of a method's configuration that the command line changes; `--option` wins."""
-    given = {"weights": weights, "backbone": backbone, "steps": steps, "batch_size": batch}
-    return {name: value for name, value in given.items() if value is not None} | options(option or [])
+OPTIONS: dict[str, Any] = {
+    "method": Method,
+    "config": Config,
+    "data": Data,
+    "out": Out,
+    "layout": Layout,
+    "category": Category,
+    "protocol": Protocol,
+    "maps": Maps,
+    "backbone": Backbone,
+    "weights": Weights,
+    "size": Size,
+    "white": White,
+    "steps": Steps,
+    "batch": Batch,
+    "seed": Seed,
+    "auxiliary": Auxiliary,
+    "device": Device,
+    "precision": PrecisionOption,
+    "option": Option,
+}
+"""What a command may be told of a configuration, in the order of its help."""
+Given = dict[str, Any]
+"""Values of such options by name; `None` where nothing was said."""
+
+
+def takes(*without: str, only: Sequence[str] = tuple(OPTIONS)) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of a configuration, whose values it takes as its argument `given`.
+
+    Args:
+        *without: Options that it does not have.
+        only: Options that it has.
+    """
+    names = [name for name in only if name not in without]
+
+    def dressed(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in signature(command, eval_str=True).parameters.values() if p.name != "given"]
+        shared = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[n]) for n in names]
+
+        @wraps(command)
+        def called(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            command(**values, given=given)
+
+        parameters = [*own, *shared]
+        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return dressed
+
+
+def configuration(given: Given, *, examples: bool = False) -> Configuration:
+    """The configuration that a file and options make; options win. `examples` as of `completed`.
+
+    Raises:
+        ValueError: If something is missing or does not fit.
+    """
+    fields_of_method = {"backbone": "backbone", "weights": "weights", "steps": "steps", "batch": "batch_size"}
+    changed = {field: given[name] for name, field in fields_of_method.items() if given.get(name) is not None}
+    named = {name: given[name] for name in ORDER if name in given}
+    return completed(given.get("config"), named, changed | options(given.get("option") or []), examples=examples)
 
 
 def options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm.auto import tqdm
 
-from kdlib import cli_options as given
+from kdlib.cli_options import Given, configuration, takes
 from kdlib.data import DatasetError
 from kdlib.files import write_text
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.saving import load
 from kdlib.trials import scores
 from kdlib.trials import stages as work
-from kdlib.trials.configuration import Configuration, completed
+from kdlib.trials.configuration import Configuration
 from kdlib.trials.names import printable
 from kdlib.trials.outputs import draw_features
 
@@ -50,16 +50,12 @@ class Anomalous(SystemExit):
         super().__init__(2)
 
 
+@takes(only=("config", "out", "weights", "device", "precision"))
 def score(
     images: Images,
-    config: given.Config = None,
     detector: Saved = None,
-    out: given.Out = None,
     category: Product = None,
     seed: Trained = None,
-    weights: given.Weights = None,
-    device: given.Device = None,
-    precision: given.PrecisionOption = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -68,15 +64,17 @@ def score(
             show_default=False,
         ),
     ] = None,
+    *,
+    given: Given,
 ) -> None:
     """Score images: a CSV of scores and verdicts, and a map of each as PNG.
 
     Exit code 2 if an image is anomalous, 0 if all are normal, 1 if one cannot be scored or anything else is wrong.
     The CSV names image, score, threshold, verdict (normal, anomalous or error) and the PNG of the map.
     """
-    judge, c = _detector(config, detector, out, category, seed, weights)
+    judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) / "scores" if c else None)
-    where = {"device": device or (c.device if c else "auto"), "precision": precision or "auto"}
+    where = {"device": c.device, "precision": c.precision} if c else _where(given)
     paths = scores.files(images)
     maps = scores.map_names(paths)
     table_text = io.StringIO()
@@ -104,14 +102,12 @@ def score(
         raise typer.Exit(1)
 
 
+@takes(only=("config", "out", "weights"))
 def features(
     images: Images,
-    config: given.Config = None,
     detector: Saved = None,
-    out: given.Out = None,
     category: Product = None,
     seed: Trained = None,
-    weights: given.Weights = None,
     level: Annotated[
         list[int] | None, typer.Option(help="Levels of the pyramid, 0 is the finest; default: all.")
     ] = None,
@@ -122,9 +118,11 @@ def features(
             help="Folder for the pictures. Default: OUT/features, or ./features with --detector.", show_default=False
         ),
     ] = None,
+    *,
+    given: Given,
 ) -> None:
     """Draw the features of teacher and student side by side, one PNG per image and level."""
-    judge, c = _detector(config, detector, out, category, seed, weights)
+    judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) if c else Path()) / "features"
     paths = scores.files(images)
     names = scores.map_names(paths)
@@ -143,23 +141,21 @@ def features(
         raise typer.Exit(1)
 
 
-def _detector(
-    config: Path | None,
-    detector: Path | None,
-    out: str | None,
-    category: Sequence[str] | None,
-    seed: Sequence[int] | None,
-    weights: str | None,
-) -> tuple[Detector, Configuration | None]:
+def _detector(folder: Path | None, given: Given) -> tuple[Detector, Configuration | None]:
     """The detector in a folder, or the one that a configuration made."""
-    if detector and config:
+    if folder and given["config"]:
         raise ValueError("got --detector and --config; give one of them")
-    if detector:
-        return load(detector, weights=weights), None
-    if not config:
+    if folder:
+        return load(folder, weights=given["weights"]), None
+    if not given["config"]:
         raise ValueError("no detector is named; give --detector FOLDER, or --config FILE of what was trained")
-    c = completed(config, {"out": out, "category": category, "seed": seed}, given.changes(None, weights=weights))
+    c = configuration(given)
     return work.the_detector(c), c
+
+
+def _where(given: Given) -> dict[str, str]:
+    """On what a detector runs that no configuration made."""
+    return {name: given[name] or "auto" for name in ("device", "precision")}
 
 
 def _watched(items: Iterator[Any], total: int, elsewhere: bool) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,15 @@ def checksum(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over a header without its own `sha256`, and names, types, shapes and bytes of all tensors."""
     rest = {name: value for name, value in meta.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
+    add_tensors(digest, sorted(tensors.items()))
+    return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib._Hash, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Lets names, types, shapes and bytes of tensors change a hash."""
+    for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @contextmanager

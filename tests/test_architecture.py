@@ -41,7 +41,7 @@ MAY_USE = {
     "canvas": {"lettering"},
     "feature_sheet": {"canvas", "lettering", "scoring"},
     "viz": GROUND | {"png", "lettering", "canvas", "feature_sheet", "data", "scoring", "training"},
-    "trials": MODELS | {"methods", "data", "training", "scoring", "viz", "fields", "yaml_file"},
+    "trials": MODELS | {"methods", "data", "training", "scoring", "canvas", "viz", "fields", "yaml_file"},
     "session": GROUND | {"teachers"},
 }
 

@@ -17,10 +17,10 @@ import kdlib as kd
 from kdlib import losses, teachers
 from kdlib.contract import Batch
 from kdlib.layers.autoencoder import AutoEncoder, sizes
-from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.methods import preset
 from kdlib.methods.efficientad import EfficientAD, EfficientADConfig
+from kdlib.synthesis.shifts import recoloured
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM:UserWarning")
 STORED = np.load(Path(__file__).parent / "reference" / "efficientad.npz")
@@ -318,7 +318,7 @@ def test_published_weights_load_from_a_file(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 64, 64)
     for file in ("teacher_small.pth", "other_names.safetensors"):
         teacher = kd.teachers.teacher("pdn_small", (4,), tmp_path / file)
-        torch.testing.assert_close(teacher(x)[0], net(teachers.Normalise()(x)))
+        torch.testing.assert_close(teacher(x)[0], net(teachers.normalise()(x)))
         assert str(teacher.weights) == f"{file} (file)"
     with pytest.raises(ValueError, match="does not fit 'pdn_medium'"):
         kd.teachers.teacher("pdn_medium", (4,), tmp_path / "teacher_small.pth")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from kdlib.layers.residual import Kind, initialise, stage, without_last_relu
@@ -22,6 +23,8 @@ class PyramidDecoder(nn.Module):
         blocks: Blocks per stage, coarse to fine.
         wide: See `kdlib.layers.residual.stage`.
         signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
+        memory: Makes a module for so many channels; every stage gets what enters it side by side with what that module
+            makes of it. `None`, as in RD: what enters it alone.
     """
 
     def __init__(
@@ -33,10 +36,13 @@ class PyramidDecoder(nn.Module):
         blocks: Sequence[int] = (2, 2, 2),
         wide: bool = False,
         signed: bool = False,
+        memory: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        steps = pairwise([c_in, *reversed(channels)])
-        stages = [stage(kind, a, b, n, scale="up", wide=wide) for (a, b), n in zip(steps, blocks, strict=True)]
+        steps = list(pairwise([c_in, *reversed(channels)]))
+        self.memories = nn.ModuleList(memory(entering) for entering, _ in steps) if memory else None
+        parts = 2 if memory else 1
+        stages = [stage(kind, parts * a, b, n, scale="up", wide=wide) for (a, b), n in zip(steps, blocks, strict=True)]
         if signed:
             for row in stages:
                 without_last_relu(row[-1])
@@ -46,7 +52,9 @@ class PyramidDecoder(nn.Module):
     def forward(self, embedding: Tensor) -> list[Tensor]:
         """Student features fine to coarse, [B, C, h, w] each, from an embedding [B, c_in, h, w]."""
         features = []
-        for row in self.stages:
+        for index, row in enumerate(self.stages):
+            if self.memories is not None:
+                embedding = torch.cat([embedding, self.memories[index](embedding)], dim=1)
             embedding = row(embedding)
             features.append(embedding)
         return features[::-1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib.layers.residual import Kind, initialise, stage, without_last_relu
+from kdlib.layers.residual import Kind, initialise, stage, stem, without_last_relu
 from kdlib.layers.students import Named
 from kdlib.teachers import Teacher
 
@@ -66,48 +66,6 @@ class NormalityMemory(nn.Module):
         return F.normalize(self.keys, dim=1) @ F.normalize(self.values, dim=1).mT
 
 
-class RecallDecoder(nn.Module):
-    """As `PyramidDecoder`, but every stage gets what enters it side by side with what a memory recalls of it.
-
-    Args:
-        c_in: Channels of the embedding.
-        channels: Channels to restore, fine to coarse.
-        memory: Makes the memory in front of a stage.
-        kind: Residual block.
-        blocks: Blocks per stage, coarse to fine.
-        wide: See `kdlib.layers.residual.stage`.
-        signed: The teacher's features can be negative: no ReLU at the end of a stage's output.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        channels: Sequence[int],
-        memory: MakeMemory,
-        *,
-        kind: Kind = "basic",
-        blocks: Sequence[int] = (2, 2, 2),
-        wide: bool = False,
-        signed: bool = False,
-    ) -> None:
-        super().__init__()
-        widths = list(pairwise([c_in, *reversed(channels)]))
-        self.memories = nn.ModuleList(memory(entering) for entering, _ in widths)
-        self.stages = nn.ModuleList(
-            _ended(stage(kind, 2 * entering, leaving, count, scale="up", wide=wide), signed)
-            for (entering, leaving), count in zip(widths, blocks, strict=True)
-        )
-        initialise(self)
-
-    def forward(self, embedding: Tensor) -> list[Tensor]:
-        """Student features fine to coarse, [B, C, h, w] each, from an embedding [B, c_in, h, w]."""
-        features = []
-        for memory, row in zip(self.memories, self.stages, strict=True):
-            embedding = row(torch.cat([embedding, memory(embedding)], dim=1))
-            features.append(embedding)
-        return features[::-1]
-
-
 class RecallTrunk(nn.Module):
     """A ResNet from random weights with a teacher's levels; a memory between each two of them.
 
@@ -130,18 +88,15 @@ class RecallTrunk(nn.Module):
         self.teacher_name, style = teacher.name, teacher.style()
         kind = style.block if block == "auto" else block
         width = min(64, teacher.channels[0])
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
+        self.stem = stem(width)
         entering, stages = width, []
         for (before, stride), leaving, count in zip(
             pairwise([4, *teacher.strides]), teacher.channels, style.blocks, strict=True
         ):
             row = _level(kind, entering, leaving, count, _halvings(teacher.name, before, stride))
-            stages.append(_ended(row, style.signed))
+            if style.signed:
+                without_last_relu(row[-1])
+            stages.append(row)
             entering = 2 * leaving
         self.stages = nn.ModuleList(stages)
         self.memories = nn.ModuleList(memory(channels) for channels in teacher.channels[:-1])
@@ -184,9 +139,3 @@ def _level(kind: Kind, c_in: int, c_out: int, blocks: int, halvings: int) -> nn.
         return stage(kind, c_in, c_out, blocks, scale="same")
     extra = [stage(kind, c_in if i == 0 else c_out, c_out, 1, scale="down") for i in range(halvings - 1)]
     return nn.Sequential(*extra, *stage(kind, c_out if extra else c_in, c_out, blocks, scale="down"))
-
-
-def _ended(row: nn.Sequential, signed: bool) -> nn.Sequential:
-    if signed:
-        without_last_relu(row[-1])
-    return row

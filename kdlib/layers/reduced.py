@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdlib.layers.residual import initialise, stage, without_last_relu
+from kdlib.layers.residual import initialise, stage, stem, without_last_relu
 from kdlib.teachers import Pyramid
 
 
@@ -35,12 +35,7 @@ class ReducedStudent(nn.Module):
         first = widths[0]
         self.register_buffer("mean", teacher.mean.clone(), persistent=False)
         self.register_buffer("std", teacher.std.clone(), persistent=False)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
+        self.stem = stem(first)
         self.stages = nn.ModuleList(stage("basic", a, b, 1, scale="down") for a, b in pairwise([first, *widths]))
         same = tuple(widths) == tuple(teacher.channels)
         self.heads = nn.ModuleList(

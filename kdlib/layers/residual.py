@@ -28,6 +28,16 @@ def stage(
     return nn.Sequential(make(kind, c_in, c_out, wide), *rest)
 
 
+def stem(width: int) -> nn.Sequential:
+    """What a ResNet begins with: images [B, 3, H, W] to [B, width, H/4, W/4]."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
 def initialise(module: nn.Module) -> None:
     """Kaiming-normal (fan out) for convolutions, PyTorch's default for transposed ones. Source: RD4AD's code."""
     for m in module.modules():

@@ -43,9 +43,9 @@ from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
 from kdlib.layers.autoencoder import AutoEncoder
-from kdlib.layers.colours import recoloured
 from kdlib.layers.standardise import Standardise
 from kdlib.layers.starts import Start, start
+from kdlib.synthesis.shifts import recoloured
 
 RIM = 4  # positions that a PDN without padding leaves out on each side
 _UNIT = 0.1  # what a pixel at the upper quantile gets
@@ -134,7 +134,7 @@ class EfficientAD(Distiller):
         super().__init__(c)
         (self.channels,) = self.teacher.channels
         self.rim = RIM if isinstance(self.teacher, teachers.PatchTeacher) else 0
-        self.normalise = teachers.Normalise()
+        self.normalise = teachers.normalise()
         self.scale = Standardise(self.teacher.channels)
         self.student = teachers.PDN(c.architecture, c.width, 2 * self.channels, padding=not self.rim)
         self.autoencoder = AutoEncoder(self.channels, c.autoencoder_width, c.dropout)

@@ -43,7 +43,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
-from kdlib.layers.recall import Asked, NormalityMemory, RecallDecoder, RecallTrunk
+from kdlib.layers.decoder import PyramidDecoder
+from kdlib.layers.recall import Asked, NormalityMemory, RecallTrunk
 from kdlib.layers.students import ReverseStudent
 
 
@@ -120,7 +121,7 @@ class MemKD(Distiller):
                 self.teacher,
                 block=c.block,
                 embed_blocks=c.embed_blocks,
-                decoder=partial(RecallDecoder, memory=memory),
+                decoder=partial(PyramidDecoder, memory=memory),
                 embedded=True,
             )
 

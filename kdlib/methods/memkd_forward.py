@@ -13,8 +13,9 @@ Taught in: notebooks/11_memory.ipynb, "Break it".
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from kdlib import teachers
+from kdlib.methods import memkd
 from kdlib.methods.memkd import MemKD, MemKDConfig
 
 
@@ -30,20 +31,10 @@ class MemKDForward(MemKD):
         super().__init__(config)
 
 
-_FORWARD = MemKDConfig(direction="forward", strides=(4, 8, 16))
-_QUICK = replace(
-    _FORWARD,
-    backbone=teachers.DEFAULT,
-    neighbourhood=3,
-    exemplars=8,
-    batch_size=8,
-    steps=250,
-    peak=1.0,
-    schedule="cosine",
-    clip=1.0,
-)
+_DIRECTION: dict[str, Any] = {"direction": "forward", "strides": (4, 8, 16)}
+_QUICK = replace(memkd.PRESETS["quick"], **_DIRECTION)
 PRESETS = {
-    "mvtec": replace(_FORWARD, backbone="resnet18"),
+    "mvtec": MemKDConfig(backbone="resnet18", **_DIRECTION),
     "quick": _QUICK,
     "full": replace(_QUICK, steps=1000),
 }

@@ -87,7 +87,7 @@ class PDN(Distiller):
         c = config or PDNConfig()
         super().__init__(c)
         channels = round(c.width * 384)
-        self.normalise = teachers.Normalise()
+        self.normalise = teachers.normalise()
         self.student = teachers.PDN(c.architecture, c.width, channels, padding=True)
         self.target_scale = Standardise([channels])
         start(self.student, c.start)

@@ -49,6 +49,15 @@ class Shifts:
         return {"shifted": torch.lerp(image, mixed, torch.rand((), generator=generator))}
 
 
+def recoloured(image: Tensor, generator: torch.Generator, by: float) -> dict[str, Tensor]:
+    """A view: the image [3, H, W] in 0..1 with another brightness, contrast or saturation, by up to a share `by`.
+
+    Source: EfficientAD, for its autoencoder.
+    """
+    change = _LIGHT[int(torch.randint(len(_LIGHT), (), generator=generator))]
+    return {"recoloured": change(image, 1 + by * (2 * float(torch.rand((), generator=generator)) - 1))}
+
+
 def turned(image: Tensor, generator: torch.Generator) -> Tensor:
     """The image after 0 to 3 quarter turns, where it is square, and a turn of -30..30 degrees on grey."""
     if image.shape[-2] == image.shape[-1]:
@@ -115,13 +124,8 @@ def _noise(image: Tensor, generator: torch.Generator) -> Tensor:
     return image + uniform(0, 0.1, generator) * torch.randn(image.shape, generator=generator)
 
 
-_CHANGES: tuple[Change, ...] = (
-    _factor(tv.adjust_brightness),
-    _factor(tv.adjust_contrast),
-    _factor(tv.adjust_saturation),
-    _factor(tv.adjust_sharpness),
-    _noise,
-)
+_LIGHT = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
+_CHANGES: tuple[Change, ...] = (*map(_factor, (*_LIGHT, tv.adjust_sharpness)), _noise)
 
 
 def _brighter(image: Tensor, level: int, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from kdlib.teachers.building import classifier, student_like, teacher
 from kdlib.teachers.names import DEFAULT, JOIN, full_name
-from kdlib.teachers.patches import PDN, Architecture, Normalise, PatchTeacher, patch_name
+from kdlib.teachers.patches import PDN, Architecture, PatchTeacher, normalise, patch_name
 from kdlib.teachers.probe import Style
 from kdlib.teachers.pyramid import InTurn, Pyramid, Several, Teacher
 from kdlib.teachers.weights import RANDOM_SEED, Weights, resolve
@@ -14,7 +14,6 @@ __all__ = [
     "RANDOM_SEED",
     "Architecture",
     "InTurn",
-    "Normalise",
     "PatchTeacher",
     "Pyramid",
     "Several",
@@ -23,6 +22,7 @@ __all__ = [
     "Weights",
     "classifier",
     "full_name",
+    "normalise",
     "patch_name",
     "resolve",
     "student_like",

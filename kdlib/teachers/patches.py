@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2 import Normalize
 
+from kdlib.files import add_tensors
 from kdlib.teachers.probe import Style
 from kdlib.teachers.pyramid import Teacher
 from kdlib.teachers.weights import RANDOM, RANDOM_SEED, Weights, read_state
@@ -43,19 +46,9 @@ _LAYERS: dict[str, tuple[tuple[int, int, int], ...]] = {
 _POOLED = 2  # layers with a pooling behind them, the first
 
 
-class Normalise(nn.Module):
-    """Subtracts the mean of ImageNet's colours and divides by their standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+def normalise() -> nn.Module:
+    """Subtracts the mean of ImageNet's colours from images [B, 3, H, W] and divides by their standard deviation."""
+    return Normalize(list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
 
 
 class PDN(nn.Sequential):
@@ -107,7 +100,7 @@ class PatchTeacher(Teacher):
     def __init__(self, name: str, net: PDN, weights: Weights, neighbourhood: int = 1) -> None:
         super().__init__()
         self.name, self.weights, self.neighbourhood, self.frozen = name, weights, neighbourhood, True
-        self.net, self.normalise = net, Normalise()
+        self.net, self.normalise = net, normalise()
         self.strides = (STRIDE,)
         self.channels = (net.channels,)
         self.requires_grad_(False)
@@ -123,9 +116,7 @@ class PatchTeacher(Teacher):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.neighbourhood}".encode())
-        for name, tensor in self.net.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        add_tensors(digest, self.net.state_dict().items())
         return digest.hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdlib.files import add_tensors
 from kdlib.teachers.names import JOIN, normalisation
 from kdlib.teachers.network import gives_channels_last, misshapen, native_size, size_that_works
 from kdlib.teachers.probe import Style, style
@@ -94,11 +95,9 @@ class Pyramid(Teacher):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            # A counter that forward passes do not use; files from before 2018 have none.
-            if not name.endswith("num_batches_tracked"):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        named = (*self.named_parameters(), *self.named_buffers())
+        # A counter that forward passes do not use; files from before 2018 have none.
+        add_tensors(digest, ((name, tensor) for name, tensor in named if not name.endswith("num_batches_tracked")))
         digest.update(f"{self.levels} {self.neighbourhood}".encode())
         return digest.hexdigest()[:16]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdlib.canvas import MAP_COLOURS
 from kdlib.data.layout import MASK_NAMES
 from kdlib.data.listing import folders_in, images_in
 from kdlib.files import write_beside
@@ -23,7 +24,6 @@ from kdlib.scoring.verdict import score
 from kdlib.trials.names import folder_name, printable
 
 COLUMNS = ("image", "score", "threshold", "verdict", "map")
-MAP_COLOURS = "inferno"
 BATCH = 8
 
 
