@@ -24,7 +24,7 @@ import kdlib as kd
 from kdlib import cli, methods
 from kdlib.cli import app, expand
 from kdlib.runtime import call_seconds
-from kdlib.trials import runner, speed
+from kdlib.trials import runner, scores, speed
 
 SHORT = ("--size", "64", "--steps", "2", "--batch", "4", "--device", "cpu", "--precision", "fp32", "--maps", "plain")
 
@@ -253,6 +253,12 @@ def test_one_file_drives_training_test_and_scores(
     rows = pd.read_csv(out / "scores" / "scores.csv")
     assert code == (2 if "anomalous" in set(rows["verdict"]) else 0) and len(rows) == 6
     assert all((out / "scores" / name).exists() for name in rows["map"])
+    half, scored = tmp_path / "half.yaml", scores.scored
+    asked: dict[str, Any] = {}
+    half.write_text(file.read_text(encoding="utf-8").replace("precision: auto", "precision: bf16"), encoding="utf-8")
+    monkeypatch.setattr(scores, "scored", lambda *given, **how: asked.update(how) or scored(*given, **how))
+    ending(monkeypatch, "score", str(root / "bottle" / "test"), "--config", str(half), "--category", "bottle")
+    assert asked["precision"] == "bf16"
 
     monkeypatch.setattr(runner, "latency_ms", lambda *arguments: 1.0)
     call("run", *plain)

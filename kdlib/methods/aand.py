@@ -22,7 +22,8 @@ Differs from the official code: training ends after the last step; the code choo
     code's second version; there that student is CLIP's.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`, PatchCore's idea), batches of 8, hundreds of steps, a third of them for stage I, fewer pairs for
-    the push. The `full` preset takes over what `rd/full` has. Both without a trial of their own.
+    the push. The `full` preset takes over what `rd/full` has, with half as many steps again for stage I. Both without
+    trials of their lengths; that amplifiers help was tried on tuning images (`study finish`).
 Taught in: notebooks/12_aand.ipynb, "Build it".
 """
 

@@ -16,8 +16,9 @@ Paper: Batzner, Heckler, König. EfficientAD: Accurate Visual Anomaly Detection 
 Differs from the paper: in a batch of several images each has its own quantile (`over="batch"` is one for all; the
     paper's batch is one image); auxiliary images are what `fit(auxiliary=...)` gives, rendered textures by default, not
     ImageNet's; images of any multiple of 32 pixels from 64 on; where the teacher is a timm network, its one level is
-    imitated by a padded PDN averaged onto the same positions, and maps have no rim. The weight of each term is a field.
-    Whether the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
+    imitated by a padded PDN averaged onto the same positions, and maps have no rim. Quantiles are of the normal images
+    that `fit(held_out=...)` gives; `run` gives none, as its threshold needs them, and then of training images. Whether
+    the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
     default is off), statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
