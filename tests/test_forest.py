@@ -48,3 +48,10 @@ def test_without_a_line_to_draw_it_says_so(tmp_path: Path) -> None:
         forest(tmp_path, "SNL")
     with pytest.raises(ValueError, match="no measured claim of 'SNL'"):
         forest(written(tmp_path, UNMEASURED, OTHER), "SNL")
+
+
+def test_two_papers_share_a_plot(tmp_path: Path) -> None:
+    figure = forest(str(written(tmp_path, HOLDS, OTHER | {"claim": "another"})), "SNL", "DHKD")
+    assert [label.get_text().split(" · ")[0] for label in figure.axes[0].get_yticklabels()] == ["a claim", "another"]
+    assert figure.get_label().startswith("Forest plot of the claims of SNL and DHKD.")
+    plt.close(figure)

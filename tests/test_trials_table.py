@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from kdlib.course import claims, leaderboard
+from kdlib.course.statements import METRICS
 from kdlib.course.studies import STUDIES
 from kdlib.trials import table
 
@@ -92,7 +93,7 @@ def test_the_ledger_says_what_seeds_agree_on(tmp_path: Path) -> None:
     for seed in range(3):
         values = {"": 0.9} | {variant: 0.9 - gain[seed] for variant, gain in gains.items()}
         for variant, value in values.items():
-            row = {"variant": variant, "classes": "6", "seed": str(seed), **dict.fromkeys(claims.METRICS, str(value))}
+            row = {"variant": variant, "classes": "6", "seed": str(seed), **dict.fromkeys(METRICS, str(value))}
             rows += [BLANK | row] * 6
     pd.DataFrame(rows).to_csv(tmp_path / "dnpkd_workshop.csv", index=False)
     ledger = claims.ledger(tmp_path)

@@ -23,17 +23,19 @@ _DECIDED = ("holds here", "does not hold here")
 
 
 @lettered
-def forest(results: Path, paper: str) -> Figure:
-    """All lines of the ledger that name a paper: mean gain over seeds, with its standard deviation as a bar.
+def forest(results: str | Path, *papers: str) -> Figure:
+    """All lines of the ledger that name one of the papers: mean gain over seeds, with its standard deviation as a bar.
 
     Filled marks are decided by the rule of the ledger, hollow ones are not; right of zero the claim holds.
 
     Raises:
-        ValueError: If the ledger is missing or damaged, or has no measured line of that paper.
+        ValueError: If the ledger is missing or damaged, or has no measured line of these papers.
     """
-    rows = [row for row in written(results).to_dict("records") if paper in row["paper"] and row["mean"]]
+    measured = [row for row in written(Path(results)).to_dict("records") if row["mean"]]
+    rows = [row for row in measured if any(paper in row["paper"] for paper in papers)]
+    named = " and ".join(papers)
     if not rows:
-        raise ValueError(f"the ledger has no measured claim of '{paper}'; `python -m kdlib claims` writes it")
+        raise ValueError(f"the ledger has no measured claim of '{named}'; `python -m kdlib claims` writes it")
     groups = list(dict.fromkeys((row["claim"], row["data"], row["condition"]) for row in rows))
     figure, axis = plt.subplots(figsize=(9, 0.62 * len(groups) + 1.2), layout="constrained")
     axis.axvline(0, color="0.6", linewidth=1)
@@ -46,7 +48,7 @@ def forest(results: Path, paper: str) -> Figure:
     hollow = Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="none", label="undecided")
     figure.legend(handles=[*kinds, hollow], loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     told = (f"{row['claim']}, {row['data']}, {row['metric']}: {row['mean']}, {row['verdict']}" for row in rows)
-    figure.set_label(f"Forest plot of the claims of {paper}. " + "; ".join(told))
+    figure.set_label(f"Forest plot of the claims of {named}. " + "; ".join(told))
     return figure
 
 

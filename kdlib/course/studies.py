@@ -99,6 +99,43 @@ DHKD = _ablations(
     },
 )
 
+_SHORT: dict[str, Any] = {"steps": 200, "batch_size": 8, "schedule": "cosine", "clip": 1.0}
+_SYSTEMS: dict[str, dict[str, dict[str, Any]]] = {
+    "rd": {"": {}},
+    "rdpp": {"": {}, "transport between halves": {"ssot": "halves"}},
+    "sspcab": {"": {}, "no loss of its own": {"neck_weight": 0.0}},
+    "dbfad": {"": {}, "no branches": {"residuals": False}, "no block": {"neck": "none"}},
+    "memkd": {
+        "": {},
+        "no normality loss": {"normality": 0.0},
+        "memory never trained": {"trainable": False},
+        "sharp recall": {"temperature": 0.1},
+    },
+    "aand": {"": {}, "no amplifier": {"amplifier": "none"}, "no hard positions": {"hardest": 0}},
+}
+_LIGHT: dict[str, dict[str, dict[str, Any]]] = {
+    "mixedteacher": {"": {}, "pretrained student": {"student_init": "pretrained"}},
+    "singlenet": {"": {}, "no Fourier path": {"ratio": 0.0}, "no low pass": {"low_pass": "none"}},
+}
+_PRODUCT: dict[str, dict[str, Any]] = {
+    "": {},
+    "all features": {"hard": 0.0},
+    "no penalty": {"penalty": 0.0},
+    "student alone": {"mix": 0.0},
+    "no quantiles": {"quantiles": None},
+}
+SYSTEMS = (
+    *(
+        recipe
+        for method, changes in _SYSTEMS.items()
+        for recipe in _ablations(method, {name: _SHORT | options for name, options in changes.items()})
+    ),
+    *(recipe for method, changes in _LIGHT.items() for recipe in _ablations(method, changes)),
+    *_ablations("efficientad", _PRODUCT, classes=1),
+)
+"""Each later method's own parts under plain maps, as in the papers: `quick`, where a step is as dear as RD's shortened
+to 200 steps of 8 images; EfficientAD on one product, as it is made for."""
+
 FORMS = ("plain", "normal", "normal fusion=sum", "normal floor=0.5", "normal floor=1.0", "normal strength=0.5")
 _SAFE: dict[str, Any] = {"schedule": "cosine", "clip": 1.0}
 LADDER = (
@@ -157,6 +194,7 @@ STUDIES: dict[str, tuple[Recipe, ...]] = {
     "snl": SNL,
     "dnpkd": DNPKD,
     "dhkd": DHKD,
+    "systems": SYSTEMS,
     **CHOICES,
 }
 
