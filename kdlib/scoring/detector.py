@@ -187,12 +187,18 @@ def _measuring(
             Scorer(model, NormalMaps.fit(sum((tallies[i] for i in group), Tally()), **settings)) for group in groups
         ]
     moments = [Moments.of(_seen(model.residuals, model, part, runtime)) for part in parts]
-    scorers = []
-    for group in groups:
-        scorer = Scorer(model, whitening=Whitening.fit(sum((moments[i] for i in group), Moments())))
-        tallies = [Tally.of(_seen(scorer.level_maps, scorer, parts[i], runtime)) for i in group]
-        scorer.normal = NormalMaps.fit(sum(tallies, Tally()), **settings)
-        scorers.append(scorer)
+    whitenings = [Whitening.fit(sum((moments[i] for i in group), Moments())) for group in groups]
+    scorers = [Scorer(model, whitening=whitening) for whitening in whitenings]
+    for scorer in scorers:
+        runtime.prepare(scorer)
+    tallies = [Tally() for _ in groups]
+    for i, part in enumerate(parts):
+        for residuals in _seen(model.residuals, model, part, runtime):
+            for k, whitening in enumerate(whitenings):
+                if i in groups[k]:
+                    tallies[k] += Tally.of([whitening(residuals)])
+    for scorer, tally in zip(scorers, tallies, strict=True):
+        scorer.normal = NormalMaps.fit(tally, **settings)
     return scorers
 
 
