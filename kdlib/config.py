@@ -36,7 +36,8 @@ class DistillerConfig:
         epochs: Passes over the training images.
         steps: Optimiser steps; replaces `epochs` where set.
         batch_size: Images per step.
-        schedule: Learning rate: `constant`, or `cosine`, falling from the method's to 0 along half a cosine.
+        schedule: Learning rate: `constant`; `cosine`, falling from the method's to 0 along half a cosine; `one_cycle`,
+            rising from a 25th of the method's to it, then falling to nothing.
         clip: Largest norm of the gradient over all parameters; `None` leaves it alone.
         fusion: How level maps are fused: `sum`, `mean`, `product`, `max`.
         blur: Gaussian sigma of the anomaly map, in pixels of a 256 px image.
@@ -54,7 +55,7 @@ class DistillerConfig:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     clip: float | None = None
     fusion: Fusion = "sum"
     blur: float = 4.0

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig, Fusion
@@ -170,7 +170,9 @@ class Distiller(nn.Module):
         raise NotImplementedError
 
     def schedule(self, steps: int) -> Schedule | None:
-        """How the learning rate falls over a phase of so many steps; `None` where it is constant."""
+        """How the learning rate moves over a phase of so many steps; `None` where it is constant."""
+        if self.config.schedule == "one_cycle":
+            return lambda each: OneCycleLR(each, [group["lr"] for group in each.param_groups], total_steps=steps)
         return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
 
     def level_maps(self, x: Tensor) -> list[Tensor]:

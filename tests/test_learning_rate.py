@@ -48,6 +48,24 @@ def test_a_cosine_rate_falls_to_nothing(tmp_path: Path, method: str) -> None:
     assert progress == [0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.parametrize("method", ["rd", "stpm", "rdpp"])
+def test_one_cycle_rises_to_every_rate_of_a_method_and_falls(tmp_path: Path, method: str) -> None:
+    model = tiny.build(method, schedule="one_cycle", steps=10, **SMALL)
+    optimiser = model.optimiser(model.student_parameters())
+    highest = [group["lr"] for group in optimiser.param_groups]
+    make = model.schedule(10)
+    assert make is not None
+    schedule, rates = make(optimiser), []
+    for _ in range(10):
+        rates.append(schedule.get_last_lr())
+        optimiser.step()
+        schedule.step()
+    for k, rate in enumerate(highest):
+        course = [each[k] for each in rates]
+        assert course[0] == pytest.approx(rate / 25) and max(course) == pytest.approx(rate) and course[-1] < rate / 1000
+    tiny.fit(model, tiny.normal(tmp_path))
+
+
 def test_both_phases_of_dhkd_fall_over_their_own_length(tmp_path: Path) -> None:
     images = tiny.normal(tmp_path)
     model = tiny.build("dhkd", schedule="cosine", steps=2, teacher_steps=3.0, **SMALL)

@@ -32,17 +32,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig, Fusion
-from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Schedule
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters
 from kdlib.layers.reduced import ReducedStudent
 
 Contrast = Literal["map", "column", "none"]
@@ -59,7 +57,6 @@ class MixedTeacherConfig(DistillerConfig):
         fusion: How the maps of the two branches are fused; levels of a branch are added.
         lr: Adam's rate, the highest of the schedule.
         betas: Adam's momenta; `one_cycle` moves the first.
-        schedule: `one_cycle`: from a 25th of the rate up, then down to nothing; or `constant` or `cosine`.
         student: Of the fine branch: `reduced`, one residual block per level, at half the teacher's sizes; or `full`,
             a network like the teacher.
         widths: Channels inside the reduced student at each level; `None` takes the teacher's. Others end in a 1x1
@@ -77,7 +74,7 @@ class MixedTeacherConfig(DistillerConfig):
     fusion: Fusion = "product"
     lr: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["one_cycle", "constant", "cosine"] = "one_cycle"  # type: ignore[assignment]
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     student: Literal["reduced", "full"] = "reduced"
     widths: tuple[int, ...] | None = None
     student_init: Literal["random", "pretrained"] = "random"
@@ -174,11 +171,6 @@ class MixedTeacher(Distiller):
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
-
-    def schedule(self, steps: int) -> Schedule | None:
-        if self.config.schedule == "one_cycle":
-            return partial(OneCycleLR, max_lr=self.config.lr, total_steps=steps)
-        return super().schedule(steps)
 
 
 _QUICK = MixedTeacherConfig(

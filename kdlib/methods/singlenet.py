@@ -36,11 +36,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
-from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Schedule
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters
 from kdlib.layers.fast_fourier import FastFourierBlock, Paths
 from kdlib.layers.low_pass import LowPass, low_pass
 
@@ -53,7 +52,6 @@ class SingleNetConfig(DistillerConfig):
         strides: The level, in pixels; more than one gives a student each, whose maps are fused.
         lr: Adam's rate, the highest of the schedule.
         betas: Adam's momenta; `one_cycle` moves the first.
-        schedule: `one_cycle`: from a 25th of the rate up, then down to nothing; or `constant` or `cosine`.
         keep: The student sees every so many-th row and column, a power of 2; with 1 it sees everything.
         ratio: Share of the channels on the path that sees the whole map, in [0, 1).
         width: Channels inside the student, both paths together; `None` takes the level's.
@@ -68,7 +66,7 @@ class SingleNetConfig(DistillerConfig):
     batch_size: int = 8
     lr: float = 4e-3
     betas: tuple[float, float] = (0.5, 0.999)
-    schedule: Literal["one_cycle", "constant", "cosine"] = "one_cycle"  # type: ignore[assignment]
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     keep: int = 4
     ratio: float = 0.5
     width: int | None = None
@@ -161,11 +159,6 @@ class SingleNet(Distiller):
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=self.config.betas, fused=True)
-
-    def schedule(self, steps: int) -> Schedule | None:
-        if self.config.schedule == "one_cycle":
-            return partial(OneCycleLR, max_lr=self.config.lr, total_steps=steps)
-        return super().schedule(steps)
 
 
 _QUICK = SingleNetConfig(
