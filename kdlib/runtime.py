@@ -16,6 +16,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from kdlib.allocation import keep_freed_memory
+
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _preferred = {"device": "auto", "precision": "auto"}
@@ -59,7 +61,7 @@ class Runtime:
 
 
 def choose(device: str = "auto", precision: str = "auto") -> Runtime:
-    """Chooses how to run on this machine.
+    """Chooses how to run on this machine. On a processor, freed memory is kept from then on (`kdlib.allocation`).
 
     Args:
         device: `auto` (what `prefer` named, else CUDA, then Apple's MPS, then the CPU) or a torch device.
@@ -73,6 +75,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Runtime:
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise ValueError(f"unknown precision '{precision}'; expected auto, fp32, bf16 or fp16")
     where = _device(_preferred["device"] if device == "auto" else device)
+    if where.type == "cpu":
+        keep_freed_memory()
     chosen = _preferred["precision"] if precision == "auto" else precision
     return Runtime(device=where, precision=_native(where) if chosen == "auto" else chosen)  # type: ignore[arg-type]
 
