@@ -133,6 +133,7 @@ class Distiller(nn.Module):
     name: ClassVar[str]
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
     recommended: ClassVar[str] = "whitened"
+    cycles_momentum: ClassVar[bool] = False  # whether `one_cycle` moves the optimiser's momentum, too
     product: ClassVar[str] = ""  # submodule whose weights `run` keeps in a file of their own
     config: DistillerConfig
     whitens: bool = True
@@ -172,7 +173,10 @@ class Distiller(nn.Module):
     def schedule(self, steps: int) -> Schedule | None:
         """How the learning rate moves over a phase of so many steps; `None` where it is constant."""
         if self.config.schedule == "one_cycle":
-            return lambda each: OneCycleLR(each, [group["lr"] for group in each.param_groups], total_steps=steps)
+            length, moves = max(steps, 2), self.cycles_momentum  # after a last step, the rate is next to nothing
+            return lambda each: OneCycleLR(
+                each, [group["lr"] for group in each.param_groups], total_steps=length, cycle_momentum=moves
+            )
         return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
 
     def level_maps(self, x: Tensor) -> list[Tensor]:

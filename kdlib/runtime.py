@@ -130,6 +130,11 @@ def call_seconds(work: Callable[[], object], device: torch.device, *, warmup: in
     return times[warmup:]
 
 
+def exact(x: Tensor) -> Tensor:
+    """In float64, on the processor where the device has no such numbers, as Apple's."""
+    return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
 def synchronise(device: torch.device) -> None:
     """Waits until an accelerator has done what it was asked."""
     if device.type != "cpu":

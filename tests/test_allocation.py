@@ -29,6 +29,8 @@ def test_blocks_are_used_again_unless_the_environment_has_settings_of_its_own(
     settings: dict[str, str], kept: bool
 ) -> None:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    found = subprocess.run([sys.executable, "-c", PROGRAM], env=own | settings, capture_output=True, check=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=own | settings, capture_output=True, check=True, text=True
+    )
     pages = 10 * 40_000_000 // 4096
     assert (int(found.stdout) < pages / 10) is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,13 @@ def test_mix_and_quantiles(model: EfficientAD) -> None:
     torch.testing.assert_close(inside[1], 0.5 * 0.1 * autoencoder / 2)
     outer, edge = model.level_maps(x)[0][..., 0, 4:-4], model.level_maps(x)[0][..., 4, 4:-4]
     torch.testing.assert_close(outer, edge)
+    for mix, kept in ((0.0, 0), (1.0, 1)):  # what has no share would be a map of zeros, which nothing can be divided by
+        alone = replace(model.config, mix=mix)
+        model.config, both = alone, model.config
+        (level,), (residual,) = model.level_maps(x), model.residuals(x)
+        model.config = both
+        torch.testing.assert_close(level, 2 * model.level_maps(x)[kept])
+        torch.testing.assert_close(residual, model.residuals(x)[kept])
     published = tiny.build("efficientad", blur=0.0).eval()
     assert not published.level_maps(x)[0][..., 0, :].any()
 

@@ -66,6 +66,24 @@ def test_one_cycle_rises_to_every_rate_of_a_method_and_falls(tmp_path: Path, met
     tiny.fit(model, tiny.normal(tmp_path))
 
 
+def test_one_cycle_leaves_the_momentum_alone_unless_the_code_of_a_method_moves_it() -> None:
+    for method, moves in (("rd", False), ("stpm", False), ("singlenet", True)):
+        model = tiny.build(method, schedule="one_cycle", **SMALL)
+        optimiser = model.optimiser(model.student_parameters())
+        momenta = {name: optimiser.param_groups[0].get(name) for name in ("betas", "momentum")}
+        make = model.schedule(10)
+        assert make is not None
+        make(optimiser)
+        assert (momenta != {name: optimiser.param_groups[0].get(name) for name in momenta}) is moves
+
+
+def test_one_cycle_of_one_step_moves_the_weights(tmp_path: Path) -> None:
+    model = tiny.build("rd", schedule="one_cycle", steps=1, **SMALL)
+    before = [p.detach().clone() for p in model.student_parameters()]
+    tiny.fit(model, tiny.normal(tmp_path))
+    assert any(not torch.allclose(p, b, atol=1e-5) for p, b in zip(model.student_parameters(), before, strict=True))
+
+
 def test_both_phases_of_dhkd_fall_over_their_own_length(tmp_path: Path) -> None:
     images = tiny.normal(tmp_path)
     model = tiny.build("dhkd", schedule="cosine", steps=2, teacher_steps=3.0, **SMALL)

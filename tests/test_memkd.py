@@ -211,6 +211,16 @@ def test_forward_follows_strides_that_double_more_than_once() -> None:
         outline("memkd_forward", strides=(2, 4), backbone="resnet18")
 
 
+def test_the_forward_student_sees_images_as_teachers_do() -> None:
+    student = build("memkd_forward").student
+    seen = []
+    student.get_submodule("stem").register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    x = torch.rand(1, 3, 64, 64)
+    student(x, build("memkd_forward").teach(x))
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    torch.testing.assert_close(seen[0], (x - mean) / std)
+
+
 def test_maps_that_a_student_cannot_have_are_refused() -> None:
     student = build("memkd_forward").student
     assert isinstance(student, RecallTrunk)

@@ -97,3 +97,12 @@ def test_run_leaves_a_file_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "out" / "models" / "pdn-all-seed0" / "weights.safetensors"
     assert all(tensor.dtype == torch.float16 for tensor in read_tensors(file)[0].values())
     assert kd.teachers.teacher("pdn_small_quarter", (4,), file).weights.kind == "file"
+
+
+@pytest.mark.filterwarnings("default:.*RANDOM:UserWarning")
+def test_a_network_without_weights_says_so_and_has_no_blocks() -> None:
+    for weights in ("auto", "hub"):
+        with pytest.warns(UserWarning, match=r"no weights for 'pdn_medium'.*RANDOM.*run pdn"):
+            kd.teachers.teacher("pdn_medium", (4,), weights=weights)
+    with pytest.raises(ValueError, match="'pdn_small_quarter' has one level, at stride 4, and no blocks"):
+        kd.teachers.teacher("pdn_small_quarter", (4,), blocks=(3,))

@@ -196,6 +196,9 @@ def test_switches_reach_student_and_filter() -> None:
     assert model.students[0].blocks[0].end_local[0].momentum == 0.01
     kinds = {kind: build(low_pass=kind, seed=1).anomaly_map(x) for kind in ("real", "magnitude", "none")}
     assert not any(torch.allclose(kinds["real"], kinds[other], rtol=1e-3) for other in ("magnitude", "none"))
+    torch.testing.assert_close(build(seed=1).anomaly_map(x), kinds["magnitude"])
+    signed = {kind: build(low_pass=kind, seed=1, backbone="tf_efficientnet_lite0") for kind in ("auto", "real")}
+    torch.testing.assert_close(signed["auto"].anomaly_map(x), signed["real"].anomaly_map(x))
     model = build(low_pass="real", seed=1)
     (residual,) = model.residuals(x)
     torch.testing.assert_close(residual.square().sum(1, keepdim=True) / 2, model.level_maps(x)[0])
@@ -206,7 +209,7 @@ def test_defaults_are_those_of_the_official_code() -> None:
     assert isinstance(config, SingleNetConfig)
     assert (config.backbone, config.strides, config.keep, config.ratio) == ("resnet18", (8,), 4, 0.5)
     assert (config.lr, config.betas, config.batch_size, config.epochs) == (0.004, (0.5, 0.999), 8, 50)
-    assert (config.momentum, config.low_pass, config.cutoff * 28) == (0.01, "magnitude", 10)
+    assert (config.momentum, config.low_pass, config.cutoff * 28) == (0.01, "auto", 10)
 
 
 def test_settings_that_make_no_sense() -> None:

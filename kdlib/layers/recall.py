@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdlib.layers.residual import Kind, initialise, stage, stem, without_last_relu
 from kdlib.layers.students import Named
-from kdlib.teachers import Teacher
+from kdlib.teachers import Teacher, normalise
 
 Asked = Literal["keys", "values"]
 MakeMemory = Callable[[int], nn.Module]
@@ -63,7 +63,8 @@ class NormalityMemory(nn.Module):
 
     def alignment(self) -> Tensor:
         """Cosines [slots, slots] between keys and values."""
-        return F.normalize(self.keys, dim=1) @ F.normalize(self.values, dim=1).mT
+        with torch.autocast(self.keys.device.type, enabled=False):
+            return F.normalize(self.keys, dim=1) @ F.normalize(self.values, dim=1).mT
 
 
 class RecallTrunk(nn.Module):
@@ -88,6 +89,7 @@ class RecallTrunk(nn.Module):
         self.teacher_name, style = teacher.name, teacher.style()
         kind = style.block if block == "auto" else block
         width = min(64, teacher.channels[0])
+        self.normalise = normalise()
         self.stem = stem(width)
         entering, stages = width, []
         for (before, stride), leaving, count in zip(
@@ -109,7 +111,7 @@ class RecallTrunk(nn.Module):
             ValueError: If images of this size give levels of other sizes than the teacher's.
         """
         first, *others = self.stages
-        features = [first(self.stem(x))]
+        features = [first(self.stem(self.normalise(x)))]
         for memory, row in zip(self.memories, others, strict=True):
             features.append(row(torch.cat([features[-1], memory(features[-1])], dim=1)))
         sizes = [[tuple(f.shape[-2:]) for f in levels] for levels in (t, features)]

@@ -47,6 +47,7 @@ class TransformerStudent(nn.Module):
         )
         self.join = nn.Conv2d(levels * width, width, 1, bias=False)
         self.position = nn.Parameter(width**-0.5 * torch.randn(1, width, _GRID, _GRID))
+        self.before = nn.LayerNorm(width)
         heads = max(1, width // _HEAD)
         self.layers = nn.ModuleList(Block(width, heads, qkv_bias=True, act_layer=QuickGELU) for _ in range(depth))
 
@@ -55,7 +56,7 @@ class TransformerStudent(nn.Module):
         z = self.join(torch.cat([reduce(f) for reduce, f in zip(self.reduce, t, strict=True)], dim=1))
         h, w = z.shape[-2:]
         place = F.interpolate(self.position, size=(h, w), mode="bicubic", align_corners=False)
-        tokens = (z + place).flatten(2).mT
+        tokens = self.before((z + place).flatten(2).mT)
         outputs, every = [], len(self.layers) // len(t)
         for number, layer in enumerate(self.layers, start=1):
             tokens = layer(tokens)

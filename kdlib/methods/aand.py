@@ -19,7 +19,7 @@ Differs from the official code: training ends after the last step; the code choo
     `shifted` and `structure` are VAND-GNL's, a successor by the same authors for images in other light, blurred, noisy
     or turned, here on the amplified teacher; its segmentation network is left out.
     With `teacher_blocks` a vision transformer teaches at three blocks, and the student is a transformer, as in the
-    code's second version; there that student is CLIP's.
+    code's second version; there that student is CLIP's, and its 1x1 convolutions start with larger weights.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`, PatchCore's idea), batches of 8, hundreds of steps, a third of them for stage I, fewer pairs for
     the push. The `full` preset takes over what `rd/full` has, with half as many steps again for stage I. Both without
@@ -48,6 +48,8 @@ from kdlib.synthesis.defects import Defects
 from kdlib.synthesis.shifts import Shifts
 from kdlib.synthesis.textures import textures
 
+_OF_PYRAMIDS = ("neck", "width", "block", "embed_blocks", "decoder_blocks", "multi_scale")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AANDConfig(RDConfig):
@@ -55,13 +57,14 @@ class AANDConfig(RDConfig):
 
     Attributes:
         hardest: Worst restored positions of an image that count on top of RD's loss; 0 leaves that alone.
-        amplifier: `gated`, `open` (the gate is 1 everywhere) or `none` (stage I is left out).
+        amplifier: `gated`, `open` (the gate is 1 everywhere, in stage I the mask) or `none` (stage I is left out).
         amplify_steps: Steps of stage I as a multiple of stage II's.
         items: Memory of the gate: vectors for the normal, and as many for the abnormal.
         push: By how much a defect's cosine with normal features shall fall; the paper's alpha.
         push_weight: Weight of that loss beside the gate's.
         true_gate: In stage I the defect's mask replaces the gate.
-        preserve_weight: Weight of `1 - cos(f, t)` at normal positions, which the code computes and leaves out.
+        preserve_weight: Weight of `1 - cos(f, t)` at normal positions, which the code computes and leaves out; it is 0
+            wherever the mask is the gate.
         normals: Normal positions of a batch that enter the push, drawn anew in each step.
         anomalies: Abnormal positions of a batch that do.
         textures: What synthetic defects are made of: `rendered`, or a folder of images such as DTD's.
@@ -110,6 +113,13 @@ class AANDConfig(RDConfig):
             for name in names:
                 if not fits(getattr(self, name)):
                     raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
+        if self.preserve_weight and (self.true_gate or self.amplifier == "open"):
+            raise ValueError(
+                f"preserve_weight is {self.preserve_weight}, and the mask is the gate, which changes nothing at normal "
+                "positions; set true_gate=False and amplifier='gated'"
+            )
+        if self.amplifier == "open" and not self.push_weight:
+            raise ValueError("amplifier is 'open' and push_weight 0: nothing would train the residuals; expected more")
         if self.amplifier == "none" and self.score != "student":
             raise ValueError(f"score is '{self.score}' and amplifier 'none'; a map of stage I needs amplifiers")
 
@@ -130,6 +140,8 @@ class AAND(RD):
         """A transformer where all levels have one stride, else RD's student."""
         strides = self.teacher.strides
         if len(strides) > 1 and len(set(strides)) == 1:
+            if ignored := [name for name in _OF_PYRAMIDS if getattr(self.config, name) != getattr(RDConfig(), name)]:
+                raise ValueError(f"{', '.join(ignored)} belong to RD's student; a transformer student has none of them")
             return TransformerStudent(self.teacher, self.config.depth)
         return super().new_student()
 

@@ -14,12 +14,13 @@ Loss: `L = 1/4 sum_l mean_{b,p} ||t_l^ - d_l^||^2 / 2 + 0.1 mean (z' - z)^2`, fe
 Paper: Thomine, Snoussi. Distillation-based fabric anomaly detection. Textile Research Journal 94(5-6), 2024,
     arXiv 2401.02287.
 Differs from the paper: its text beyond the abstract was not at hand; layers and settings are the official code's.
-Differs from the official code: SSPCAB's own loss is added (`neck_weight=0` is the code, which forgets it); the batch is
-    averaged, not summed; blur in two dimensions (the code's is along rows); training images are not blurred
-    (`train_blur` blurs them as the code does, which leaves test images sharp); a constant rate and the last step,
-    instead of a rate that falls on a plateau, early stopping and a checkpoint by normal images; batch norm keeps
-    learning (the code's is fixed after the first epoch); any size, and any timm teacher whose strides double: with the
-    strides (4, 8, 16) there is no stem, and decoder stages end without ReLU where features can be negative.
+Differs from the official code: SSPCAB's own loss is added (`neck_weight=0` is the code, which forgets it; what it
+    guesses is signed here and its guess is not, so that it cannot reach 0); the batch is averaged, not summed; blur in
+    two dimensions (the code's is along rows); training images are not blurred (`train_blur` blurs them as the code
+    does, which leaves test images sharp); a constant rate and the last step, instead of a rate that falls on a plateau,
+    early stopping and a checkpoint by normal images; batch norm keeps learning (the code's is fixed after the first
+    epoch); torchvision's weights of ResNet-34, not timm's own; any size, and any timm teacher whose strides double:
+    with the strides (4, 8, 16) there is no stem, and decoder stages end without ReLU where features can be negative.
 The `quick` and `full` presets differ further: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`, PatchCore's idea), SSPCAB with a gap of 0, as in `sspcab`; hundreds of steps. `full` is the
     variant without branches, on two levels, which was ahead of the one with branches on four (`study finish`).
@@ -47,7 +48,7 @@ from kdlib.layers.fabric import STEM, FabricStudent
 
 @dataclass(frozen=True, kw_only=True)
 class DBFADConfig(DistillerConfig):
-    """Defaults are those of the official code.
+    """Defaults are those of the official code but for `neck_weight`, `train_blur` and a constant rate.
 
     Attributes:
         strides: Levels of the pyramid; one at stride 2 is max-pooled to stride 4, as a ResNet's stem is.

@@ -23,7 +23,8 @@ Differs from the official code: there is none. Against nelson1425/EfficientAD, w
     default is off), statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
     values in the loss, one recoloured view for all, no dropout, a blurred map whose rim continues its edge.
-The `full` preset is for 256 px: batches of one, larger first weights, a higher, falling rate.
+The `full` preset is for 256 px and several products: larger first weights, a higher, falling rate, and what lets the
+    autoencoder learn at all in so few steps: clipped gradients, four images per step, none of the imitation's gradient.
 Taught in: notebooks/08_efficientad.ipynb, "Build it".
 """
 
@@ -32,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ from kdlib.layers.starts import Start, start
 from kdlib.synthesis.shifts import recoloured
 
 RIM = 4  # positions that a PDN without padding leaves out on each side
+Level = TypeVar("Level")
 _UNIT = 0.1  # what a pixel at the upper quantile gets
 
 
@@ -75,7 +77,8 @@ class EfficientADConfig(DistillerConfig):
         shared_view: Student and teacher see the autoencoder's recoloured image, too; the student then runs once less.
         jitter: Brightness, contrast or saturation of the autoencoder's images vary by this share.
         quantiles: Of normal maps, brought to 0 and 0.1; `none` leaves maps as they are.
-        mix: Share of the autoencoder's map in the sum; 0 is the student's alone, 1 the autoencoder's.
+        mix: Share of the autoencoder's map in the sum; 0 is the student's alone, 1 the autoencoder's. Normal and
+            whitened maps, which have scales of their own, know these two and both.
     """
 
     backbone: str = "pdn_small"
@@ -164,6 +167,7 @@ class EfficientAD(Distiller):
         return self.autoencoder(self.normalise(x), t.shape[-2:]).float()
 
     def loss(self, batch: Batch) -> Losses:
+        """The losses of a batch; without auxiliary images no penalty, without a view the autoencoder's on `image`."""
         c, x, view = self.config, batch.image, batch.views.get("recoloured", batch.image)
         recoloured, n = self.taught(view), len(x)
         t = recoloured if c.shared_view else self.taught(x, batch.teacher)
@@ -206,8 +210,7 @@ class EfficientAD(Distiller):
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """Both maps, calibrated and weighted, with the rim of which PDN says nothing."""
-        shares = (1 - self.config.mix, self.config.mix)
-        return [self._with_rim(share * amap) for share, amap in zip(shares, self.calibrated(x), strict=True)]
+        return [self._with_rim(share * amap) for share, amap in self._weighed(self.calibrated(x))]
 
     def calibrated(self, x: Tensor) -> list[Tensor]:
         """`distances`, with the lower quantile at 0 and the upper one at 0.1, or as they are without quantiles."""
@@ -217,7 +220,12 @@ class EfficientAD(Distiller):
         return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(maps, self.quantiles, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
-        return [self._with_rim(t - s) for t, s in self.pairs(x)]
+        return [self._with_rim(t - s) for _, (t, s) in self._weighed(self.pairs(x))]
+
+    def _weighed(self, levels: Sequence[Level]) -> list[tuple[float, Level]]:
+        """What belongs to the student and to the autoencoder, with its share in the map; without what has none."""
+        shares = (1 - self.config.mix, self.config.mix)
+        return [(share, level) for share, level in zip(shares, levels, strict=True) if share]
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
@@ -246,5 +254,5 @@ _QUICK = EfficientADConfig(
 PRESETS = {
     "mvtec": EfficientADConfig(),
     "quick": _QUICK,
-    "full": replace(_QUICK, start="he", steps=600, batch_size=1, lr=2e-3, schedule="cosine"),
+    "full": replace(_QUICK, start="he", steps=700, batch_size=4, lr=2e-3, schedule="cosine", clip=1.0, detach=True),
 }

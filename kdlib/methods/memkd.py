@@ -57,7 +57,7 @@ class MemKDConfig(DistillerConfig):
             first memory come from it. Forward imitates all levels.
         direction: `reverse`, as RD, or `forward`, as STPM.
         lr: Adam learning rate.
-        betas: Adam's momenta.
+        betas: Adam's momenta; the rise to `peak` moves the first.
         peak: Where `schedule` is constant: the learning rate rises to this multiple and falls (OneCycle); 1 keeps it.
         block: Residual block of the student; `auto` is the teacher's.
         embed_blocks: In reverse: residual blocks of the embedding (OCE); `None` follows the teacher.
@@ -176,7 +176,7 @@ class MemKD(Distiller):
     def schedule(self, steps: int) -> Schedule | None:
         c = self.config
         if c.schedule == "constant" and c.peak > 1:
-            return partial(OneCycleLR, max_lr=c.peak * c.lr, total_steps=steps, cycle_momentum=False)
+            return partial(OneCycleLR, max_lr=c.peak * c.lr, total_steps=max(steps, 2))
         return super().schedule(steps)
 
 

@@ -7,7 +7,7 @@
             +--> student like it ----------> s3, s4 --+
 
 Loss: `L = mean_{l,b,p} ||t_l^ - s_l^||^2 / 2` of each branch, features L2-normalised over channels; the branches share
-    nothing but the optimiser.
+    nothing but the optimiser and, where gradients are clipped, their norm.
 Score: `A = A_fine * (max A_context - min A_context) * A_context / ||A_context||`.
 
 Paper: Thomine, Snoussi, Soua. MixedTeacher: Knowledge Distillation for Fast Inference Textural Anomaly Detection.
@@ -16,10 +16,11 @@ Differs from the paper: its body was not at hand, only the abstract; all else is
 Differs from the official code (SimonThomine/MixedTeacher): the second student starts at random
     (`student_init="pretrained"` is the code's: it starts as its teacher, and only statistics of normalisation and noise
     of the optimiser move it away); the context map has one norm per image (`contrast="column"` is the code's: one per
-    column, so that normal columns weigh as much as defective ones), which does not depend on its size; the factor
-    max - min is an image's own, not a batch's; blur in both directions, not along rows; both branches train together,
-    in training mode in every epoch; the last epoch is kept; losses are means over the batch. `lr` is the schedule's
-    highest rate, ten times the code's `lr`, which the schedule replaces; torch's schedule moves the first beta, too.
+    column, so that normal columns weigh as much as defective ones), which does not depend on its size; the factor max -
+    min is an image's own, not a batch's; blur in both directions, not along rows; both branches train together, in
+    training mode in every epoch; torchvision's weights of ResNet-18, not timm's own; the last epoch is kept; losses are
+    means over the batch. `lr` is the schedule's highest rate, ten times the code's `lr`, which the schedule replaces;
+    torch's schedule moves the first beta, too.
 The `quick` preset differs from both: EfficientNet-Lite1 teaches the fine branch, where a larger teacher costs nothing
     in training, and -Lite0 the context; their weights come with packages. Their narrow levels are imitated by a student
     of the paper's width with 1x1 convolutions behind it; features averaged over 3 x 3 positions (`neighbourhood`,
@@ -117,6 +118,7 @@ class MixedTeacher(Distiller):
     """Two teachers, two students, one map."""
 
     name = "mixedteacher"
+    cycles_momentum = True
     config: MixedTeacherConfig
     teacher: teachers.InTurn
 
@@ -126,7 +128,10 @@ class MixedTeacher(Distiller):
         first, second = self.teacher.networks()
         self.fine: nn.Module
         if config.student == "reduced":
-            assert isinstance(first, teachers.Pyramid)
+            if not isinstance(first, teachers.Pyramid):
+                raise ValueError(
+                    f"'{first.name}' is no timm network, which student='reduced' needs; take student='full'"
+                )
             self.fine = ReducedStudent(first, config.widths)
         else:
             self.fine = teachers.student_like(first, config.student_init)

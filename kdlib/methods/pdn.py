@@ -3,7 +3,7 @@
     image --> timm teacher (frozen) --> levels, on one grid, pooled to K channels, standardised --> target
           --> half size --> PDN, padded ----------------------------------------------------------> |target - PDN|^2
 
-Loss: `L = mean_{b,c,p} (target - PDN(x))^2`, over the batch and as many auxiliary images.
+Loss: `L = mean_{b,c,p} (target - PDN(x))^2`, the mean of that over the batch and that over auxiliary images.
 
 Its product is a file of weights, `weights.safetensors` beside the saved model, which any method takes:
 `weights="FILE"` with `backbone="pdn_small_quarter"`, or whatever architecture and width it was distilled into. As a
@@ -14,8 +14,11 @@ Paper: Batzner, Heckler, König. EfficientAD: Accurate Visual Anomaly Detection 
     2024, arXiv 2303.14535, the part on the teacher.
 Differs from the paper: images of the user's choice, products and auxiliary ones, instead of ImageNet's; no random
     greyscale (a share of the auxiliary images has no colour); every feature of the target is the mean over 3 x 3
-    positions, where PatchCore's code cuts that patch into as many numbers as it has channels.
-Differs from the official code: there is none. Facts are those of the code that most use, nelson1425/EfficientAD.
+    positions, where PatchCore's code cuts that patch into as many numbers as it has channels; channels of all levels
+    are pooled together, so that wide levels have a larger part of the target (there: each level the same).
+Differs from the official code: there is none. Against that which most use, nelson1425/EfficientAD: the target's mean
+    and spread per channel are those of the products alone, not of auxiliary images too; both kinds of images weigh the
+    same, however many there are.
 The `quick` preset differs further: EfficientNet-Lite0 teaches, a quarter of the width, hundreds of steps at a higher
     rate from larger weights, images at one size for both networks.
 The `full` preset, for images of 512 px, made `data/teachers/pdn_small_quarter.safetensors`; the card beside it says

@@ -15,8 +15,9 @@ Differs from the official code (SimonThomine/DistillationAD): losses are means o
     sampling; the cutoff is in cycles per position, so that it fits maps of any size, and the spectrum's centre is right
     where they are not square; the filter may keep signs (`low_pass="real"`; the code takes the absolute value after
     each of two passes); blur in both directions, not along rows; training mode in every epoch; the last epoch is kept.
-    Taken over: batch normalisation's momentum of 0.01, no residual around the Fourier unit. `lr` is the schedule's
-    highest rate, ten times the code's `lr`, which the schedule replaces; torch's schedule moves the first beta, too.
+    The teacher's weights are torchvision's, not timm's own, which the code's bare name stands for. Taken over: batch
+    normalisation's momentum of 0.01, no residual around the Fourier unit. `lr` is the schedule's highest rate, ten
+    times the code's `lr`, which the schedule replaces; torch's schedule moves the first beta, too.
 The `quick` preset differs from both: EfficientNet-Lite0, whose features can be negative, so that the student ends
     without LeakyReLU and the filter keeps signs; features averaged over 3 x 3 positions (`neighbourhood`, PatchCore's
     idea); a faster momentum, for hundreds of steps; a rate that falls from the start; the paper's 128 channels inside.
@@ -41,7 +42,7 @@ from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
 from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters
 from kdlib.layers.fast_fourier import FastFourierBlock, Paths
-from kdlib.layers.low_pass import LowPass, low_pass
+from kdlib.layers.low_pass import low_pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ class SingleNetConfig(DistillerConfig):
         ratio: Share of the channels on the path that sees the whole map, in [0, 1).
         width: Channels inside the student, both paths together; `None` takes the level's.
         momentum: Of batch normalisation behind each path.
-        low_pass: The filter on both maps when scoring; see `kdlib.layers.low_pass`.
+        low_pass: The filter on both maps when scoring, see `kdlib.layers.low_pass`; `auto`: the code's `magnitude`, or
+            `real` where the teacher's features can be negative, which an absolute value would turn round.
         cutoff: Its cutoff in cycles per position; the code's is 10 of 28.
     """
 
@@ -71,7 +73,7 @@ class SingleNetConfig(DistillerConfig):
     ratio: float = 0.5
     width: int | None = None
     momentum: float = 0.01
-    low_pass: LowPass = "magnitude"
+    low_pass: Literal["auto", "real", "magnitude", "none"] = "auto"
     cutoff: float = 10 / 28
 
     def __post_init__(self) -> None:
@@ -122,6 +124,7 @@ class SingleNet(Distiller):
     """Single-layer distillation with Fourier convolutions. Maps must be multiples of `keep` positions."""
 
     name = "singlenet"
+    cycles_momentum = True
     config: SingleNetConfig
 
     def __init__(self, config: SingleNetConfig | None = None) -> None:
@@ -142,7 +145,10 @@ class SingleNet(Distiller):
 
     def filtered(self, x: Tensor) -> Pairs:
         """Both sides of `pairs` behind the low-pass filter, as they are scored."""
-        smooth = partial(low_pass, cutoff=self.config.cutoff, kind=self.config.low_pass)
+        kind = self.config.low_pass
+        if kind == "auto":
+            kind = "real" if self.teacher.style().signed else "magnitude"
+        smooth = partial(low_pass, cutoff=self.config.cutoff, kind=kind)
         return [(smooth(t), smooth(s)) for t, s in self.pairs(x)]
 
     def level_maps(self, x: Tensor) -> list[Tensor]:

@@ -150,7 +150,7 @@ def calibrate(
         scores.append(seen.scores)
         kept += list(seen.kept_maps)
     set_by, scale = threshold(np.concatenate(scores), quantile), display_scale(kept)
-    return Detector(
+    detector = Detector(
         model,
         images.size,
         set_by,
@@ -160,6 +160,8 @@ def calibrate(
         whitening=whole.whitening,
         white=images.white,
     )
+    runtime.prepare(detector)
+    return detector
 
 
 def _check_images(images: ImageSet, maps: str) -> None:

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from kdlib.config import Fusion
 from kdlib.maps import gaussian_blur
+from kdlib.runtime import exact
 
 FLOOR = 0.75
 FUSION: Fusion = "product"
@@ -63,7 +64,7 @@ class Tally:
                     raise ValueError(f"a map of level {level} has NaN or infinite values; check images and weights")
             part = cls()
             part.images = len(levels[0])
-            part.sums = [amap.double().sum(0, keepdim=True).cpu() for amap in levels]
+            part.sums = [exact(amap).sum(0, keepdim=True).cpu() for amap in levels]
             part.lowest = [float(amap.min()) for amap in levels]
             tally += part
         return tally

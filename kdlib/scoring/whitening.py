@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdlib.runtime import exact
+
 SHRINKAGE = 0.1
 
 
@@ -36,7 +38,7 @@ class Moments:
         for levels in residuals:
             part = cls()
             for level in levels:
-                vectors = level.double().movedim(1, -1).flatten(0, 2)
+                vectors = exact(level).movedim(1, -1).flatten(0, 2)
                 part.places.append(len(vectors))
                 part.sums.append((vectors.T @ vectors).cpu())
             moments += part

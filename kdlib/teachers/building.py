@@ -53,12 +53,14 @@ def teacher(
     members: list[Teacher] = []
     for each, own, wanted in zip(names, of_each, _weights_of_each(names, weights), strict=True):
         if is_patch_network(each):
+            if blocks is not None:
+                raise ValueError(f"'{each}' has one level, at stride 4, and no blocks to choose from; leave blocks out")
             members.append(patch_teacher(each, own, wanted, neighbourhood))
             advice = "Distil one with `python -m kdlib run pdn`, and pass its file."
         else:
             members.append(_pyramid(each, own, wanted, blocks, neighbourhood))
             advice = "Pass weights='hub' to download them, or a file."
-        if members[-1].weights.kind == "random" and wanted == "auto":
+        if members[-1].weights.kind == "random" and wanted != "random":
             warnings.warn(
                 f"no weights for '{each}' on this machine: the teacher is RANDOM (seed {RANDOM_SEED}) and "
                 f"detects little. {advice}",
