@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from math import ceil
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from kdlib import losses, maps, teachers
 from kdlib.config import DistillerConfig, Fusion
+from kdlib.schedules import Schedule, named
 
 Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 """One (teacher, student) pair of features [B, C, h, w] per level, equal shapes within a level, fine to coarse."""
@@ -26,9 +25,6 @@ View: TypeAlias = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 
 Parameters: TypeAlias = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """What an optimiser takes: parameters, or groups of them with their own settings: `{"params": [...], "lr": 0.01}`."""
-
-Schedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
-"""Builds a learning-rate schedule for an optimiser, stepped once per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +168,7 @@ class Distiller(nn.Module):
 
     def schedule(self, steps: int) -> Schedule | None:
         """How the learning rate moves over a phase of so many steps; `None` where it is constant."""
-        if self.config.schedule == "one_cycle":
-            length, moves = max(steps, 2), self.cycles_momentum  # after a last step, the rate is next to nothing
-            return lambda each: OneCycleLR(
-                each, [group["lr"] for group in each.param_groups], total_steps=length, cycle_momentum=moves
-            )
-        return partial(CosineAnnealingLR, T_max=steps) if self.config.schedule == "cosine" else None
+        return named(self.config.schedule, steps, momentum=self.cycles_momentum)
 
     def level_maps(self, x: Tensor) -> list[Tensor]:
         """A map [B, 1, h, w] per level, at its own size, of images `x` [B, 3, H, W]. Default: distances of pairs."""

@@ -17,13 +17,15 @@ FILES = sorted((ROOT / "kdlib").rglob("*.py"))
 LIBRARY = [path for path in FILES if "course" not in path.relative_to(ROOT).parts]
 
 # What each room may use, besides itself; the ground floor first.
-GROUND = {"config", "files", "randomness", "runtime"}
+GROUND = {"config", "files", "randomness", "runtime", "schedules"}
 MODELS = GROUND | {"losses", "maps", "teachers", "layers", "contract"}
 MAY_USE = {
     "config": set(),
     "files": set(),
     "randomness": set(),
-    "runtime": set(),
+    "allocation": set(),
+    "runtime": {"allocation"},
+    "schedules": set(),
     "losses": set(),
     "maps": {"config"},
     "teachers": GROUND,

@@ -39,16 +39,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from kdlib import losses, teachers
-from kdlib.contract import Batch, Losses, Pairs, Phase, Schedule, TrainingSet
+from kdlib.contract import Batch, Losses, Pairs, Phase, TrainingSet
 from kdlib.layers.amplifier import Amplifier
 from kdlib.layers.supervision import covered, focal, push, weighted_mean
 from kdlib.layers.transformer import TransformerStudent
 from kdlib.methods.rd import RD, RDConfig
+from kdlib.schedules import Schedule
 from kdlib.synthesis.defects import Defects
 from kdlib.synthesis.shifts import Shifts
 from kdlib.synthesis.textures import textures
 
-_OF_PYRAMIDS = ("neck", "width", "block", "embed_blocks", "decoder_blocks", "multi_scale")
+_WEIGHTS = ("push", "push_weight", "preserve_weight", "hardest", "shifted", "structure")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,7 @@ class AANDConfig(RDConfig):
         push: By how much a defect's cosine with normal features shall fall; the paper's alpha.
         push_weight: Weight of that loss beside the gate's.
         true_gate: In stage I the defect's mask replaces the gate.
-        preserve_weight: Weight of `1 - cos(f, t)` at normal positions, which the code computes and leaves out; it is 0
-            wherever the mask is the gate.
+        preserve_weight: Weight of `1 - cos(f, t)` at normal positions, which the code computes and leaves out.
         normals: Normal positions of a batch that enter the push, drawn anew in each step.
         anomalies: Abnormal positions of a batch that do.
         textures: What synthetic defects are made of: `rendered`, or a folder of images such as DTD's.
@@ -100,10 +100,7 @@ class AANDConfig(RDConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         ranges = {
-            "0 or more": (
-                ("push", "push_weight", "preserve_weight", "hardest", "shifted", "structure"),
-                lambda n: n >= 0,
-            ),
+            "0 or more": (_WEIGHTS, lambda n: n >= 0),
             "more than 0": (("amplify_steps",), lambda n: n > 0),
             "1 or more": (("items", "normals", "anomalies", "depth"), lambda n: n >= 1),
             "a share in [0, 1), as some images must get a defect": (("clean",), lambda n: 0 <= n < 1),
@@ -114,10 +111,7 @@ class AANDConfig(RDConfig):
                 if not fits(getattr(self, name)):
                     raise ValueError(f"{name} is {getattr(self, name)}; expected {expected}")
         if self.preserve_weight and (self.true_gate or self.amplifier == "open"):
-            raise ValueError(
-                f"preserve_weight is {self.preserve_weight}, and the mask is the gate, which changes nothing at normal "
-                "positions; set true_gate=False and amplifier='gated'"
-            )
+            raise ValueError("preserve_weight does nothing while the mask is the gate; set true_gate=False")
         if self.amplifier == "open" and not self.push_weight:
             raise ValueError("amplifier is 'open' and push_weight 0: nothing would train the residuals; expected more")
         if self.amplifier == "none" and self.score != "student":
@@ -137,13 +131,9 @@ class AAND(RD):
         self.amplifiers = nn.ModuleList(Amplifier(n, items=c.items) for n in channels)
 
     def new_student(self) -> Any:
-        """A transformer where all levels have one stride, else RD's student."""
-        strides = self.teacher.strides
-        if len(strides) > 1 and len(set(strides)) == 1:
-            if ignored := [name for name in _OF_PYRAMIDS if getattr(self.config, name) != getattr(RDConfig(), name)]:
-                raise ValueError(f"{', '.join(ignored)} belong to RD's student; a transformer student has none of them")
-            return TransformerStudent(self.teacher, self.config.depth)
-        return super().new_student()
+        """A transformer, which has `depth` alone, where all levels have one stride, else RD's student."""
+        one_stride = len(self.teacher.strides) > len(set(self.teacher.strides)) == 1
+        return TransformerStudent(self.teacher, self.config.depth) if one_stride else super().new_student()
 
     @property
     def whitens(self) -> bool:  # type: ignore[override]

@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,14 +43,14 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
-from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
 from kdlib.layers.autoencoder import AutoEncoder
 from kdlib.layers.standardise import Standardise
 from kdlib.layers.starts import Start, start
+from kdlib.schedules import Schedule
 from kdlib.synthesis.shifts import recoloured
 
 RIM = 4  # positions that a PDN without padding leaves out on each side
-Level = TypeVar("Level")
 _UNIT = 0.1  # what a pixel at the upper quantile gets
 
 
@@ -77,8 +77,7 @@ class EfficientADConfig(DistillerConfig):
         shared_view: Student and teacher see the autoencoder's recoloured image, too; the student then runs once less.
         jitter: Brightness, contrast or saturation of the autoencoder's images vary by this share.
         quantiles: Of normal maps, brought to 0 and 0.1; `none` leaves maps as they are.
-        mix: Share of the autoencoder's map in the sum; 0 is the student's alone, 1 the autoencoder's. Normal and
-            whitened maps, which have scales of their own, know these two and both.
+        mix: Share of the autoencoder's map in the sum; 0 and 1 leave the other out, also of normal and whitened maps.
     """
 
     backbone: str = "pdn_small"
@@ -110,16 +109,12 @@ class EfficientADConfig(DistillerConfig):
         ranges = {
             "strides": (len(self.teacher_blocks or self.strides) == 1, "one level, such as (4,) or (8,)"),
             "fusion": (self.fusion in ("sum", "mean"), "sum or mean, as calibrated maps go below 0"),
-            "hard": (0 <= self.hard < 1, "a share in [0, 1)"),
             "quantiles": (0 <= low < high <= 1, "two shares in rising order, like (0.9, 0.995), or none"),
             "mix": (0 <= self.mix <= 1, "a share in [0, 1]"),
             "decay": (0 < self.decay <= 1, "a share in (0, 1]"),
-            "jitter": (0 <= self.jitter < 1, "a share in [0, 1)"),
-            "dropout": (0 <= self.dropout < 1, "a share in [0, 1)"),
-            "penalty": (self.penalty >= 0, "0 or more"),
-            "imitation": (self.imitation >= 0, "0 or more"),
-            "width": (self.width > 0, "more than 0"),
-            "autoencoder_width": (self.autoencoder_width > 0, "more than 0"),
+            **{n: (0 <= getattr(self, n) < 1, "a share in [0, 1)") for n in ("hard", "jitter", "dropout")},
+            **{n: (getattr(self, n) >= 0, "0 or more") for n in ("penalty", "imitation")},
+            **{n: (getattr(self, n) > 0, "more than 0") for n in ("width", "autoencoder_width")},
         }
         for name, (fits, expected) in ranges.items():
             if not fits:
@@ -167,7 +162,6 @@ class EfficientAD(Distiller):
         return self.autoencoder(self.normalise(x), t.shape[-2:]).float()
 
     def loss(self, batch: Batch) -> Losses:
-        """The losses of a batch; without auxiliary images no penalty, without a view the autoencoder's on `image`."""
         c, x, view = self.config, batch.image, batch.views.get("recoloured", batch.image)
         recoloured, n = self.taught(view), len(x)
         t = recoloured if c.shared_view else self.taught(x, batch.teacher)
@@ -214,18 +208,16 @@ class EfficientAD(Distiller):
 
     def calibrated(self, x: Tensor) -> list[Tensor]:
         """`distances`, with the lower quantile at 0 and the upper one at 0.1, or as they are without quantiles."""
-        maps = self.distances(x)
-        if self.config.quantiles is None:
-            return maps
-        return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(maps, self.quantiles, strict=True)]
+        ends = self.quantiles if self.config.quantiles else [(0.0, _UNIT)] * 2
+        return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(self.distances(x), ends, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
         return [self._with_rim(t - s) for _, (t, s) in self._weighed(self.pairs(x))]
 
-    def _weighed(self, levels: Sequence[Level]) -> list[tuple[float, Level]]:
+    def _weighed(self, levels: Sequence[Any]) -> list[tuple[float, Any]]:
         """What belongs to the student and to the autoencoder, with its share in the map; without what has none."""
         shares = (1 - self.config.mix, self.config.mix)
-        return [(share, level) for share, level in zip(shares, levels, strict=True) if share]
+        return [pair for pair in zip(shares, levels, strict=True) if pair[0]]
 
     def optimiser(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)

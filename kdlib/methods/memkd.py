@@ -42,10 +42,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
-from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, Schedule, TrainingSet
+from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, TrainingSet
 from kdlib.layers.decoder import PyramidDecoder
 from kdlib.layers.recall import Asked, NormalityMemory, RecallTrunk
 from kdlib.layers.students import ReverseStudent
+from kdlib.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
