@@ -52,8 +52,13 @@ def _ablation(paper: str, claim: str, source: str, worse: str, better: str = "")
 
 def _parts(paper: str, claim: str, source: str, better: str, worse: str, condition: str = "") -> list[Claim]:
     """One line of the study of the later systems against another, each as `method` or `method: variant`."""
-    one, other = (dict(zip(("method", "variant"), [*line.split(": "), ""], strict=False)) for line in (better, worse))
+    one, other = _line(better), _line(worse)
     return [Claim(paper, claim, source, "systems", "workshop", metric, one, other, condition) for metric in METRICS]
+
+
+def _line(name: str) -> dict[str, str]:
+    method, _, variant = name.partition(": ")
+    return {"method": method, "variant": variant}
 
 
 def _trained(method: str, variant: str = "plain", steps: str = "1200", protocol: str = "multi") -> dict[str, str]:
