@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdlib.runtime import exact
+
 
 class Standardise(nn.Module):
     """Subtracts every channel's mean and divides by its standard deviation, level by level; fresh, it changes nothing.
@@ -45,6 +47,6 @@ class Standardise(nn.Module):
 
 
 def _sums(f: Tensor) -> Tensor:
-    """Count, sum and sum of squares per channel [3, 1, C, 1, 1], in a precision that not every device has."""
-    var, mean = (v.cpu().double() for v in torch.var_mean(f.float(), dim=(0, 2, 3), correction=0, keepdim=True))
+    """Count, sum and sum of squares per channel [3, 1, C, 1, 1], in float64 on the processor."""
+    var, mean = (exact(v).cpu() for v in torch.var_mean(f.float(), dim=(0, 2, 3), correction=0, keepdim=True))
     return len(f) * torch.stack([torch.ones_like(mean), mean, var + mean**2])

@@ -132,7 +132,8 @@ class AAND(RD):
 
     def new_student(self) -> Any:
         """A transformer, which has `depth` alone, where all levels have one stride, else RD's student."""
-        one_stride = len(self.teacher.strides) > len(set(self.teacher.strides)) == 1
+        strides = self.teacher.strides
+        one_stride = len(strides) > 1 and len(set(strides)) == 1
         return TransformerStudent(self.teacher, self.config.depth) if one_stride else super().new_student()
 
     @property

@@ -38,7 +38,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
 
 from kdlib import losses, teachers
 from kdlib.config import DistillerConfig
@@ -46,7 +45,7 @@ from kdlib.contract import Batch, Distiller, Losses, Pairs, Parameters, Phase, T
 from kdlib.layers.decoder import PyramidDecoder
 from kdlib.layers.recall import Asked, NormalityMemory, RecallTrunk
 from kdlib.layers.students import ReverseStudent
-from kdlib.schedules import Schedule
+from kdlib.schedules import Schedule, named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +176,7 @@ class MemKD(Distiller):
     def schedule(self, steps: int) -> Schedule | None:
         c = self.config
         if c.schedule == "constant" and c.peak > 1:
-            return partial(OneCycleLR, max_lr=c.peak * c.lr, total_steps=max(steps, 2))
+            return named("one_cycle", steps, momentum=True, peak=c.peak)
         return super().schedule(steps)
 
 

@@ -130,8 +130,8 @@ class SingleNet(Distiller):
     def __init__(self, config: SingleNetConfig | None = None) -> None:
         config = config or SingleNetConfig()
         super().__init__(config)
-        signed = self.teacher.style().signed
-        self.students = nn.ModuleList(Restorer(width, config, signed) for width in self.teacher.channels)
+        self.signed = self.teacher.style().signed
+        self.students = nn.ModuleList(Restorer(width, config, self.signed) for width in self.teacher.channels)
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         t, keep = self.teach(x, teacher), self.config.keep
@@ -147,7 +147,7 @@ class SingleNet(Distiller):
         """Both sides of `pairs` behind the low-pass filter, as they are scored."""
         kind = self.config.low_pass
         if kind == "auto":
-            kind = "real" if self.teacher.style().signed else "magnitude"
+            kind = "real" if self.signed else "magnitude"
         smooth = partial(low_pass, cutoff=self.config.cutoff, kind=kind)
         return [(smooth(t), smooth(s)) for t, s in self.pairs(x)]
 

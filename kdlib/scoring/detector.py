@@ -190,9 +190,8 @@ def _measuring(
         ]
     moments = [Moments.of(_seen(model.residuals, model, part, runtime)) for part in parts]
     whitenings = [Whitening.fit(sum((moments[i] for i in group), Moments())) for group in groups]
+    runtime.prepare(nn.ModuleList(whitenings))
     scorers = [Scorer(model, whitening=whitening) for whitening in whitenings]
-    for scorer in scorers:
-        runtime.prepare(scorer)
     tallies = [Tally() for _ in groups]
     for i, part in enumerate(parts):
         for residuals in _seen(model.residuals, model, part, runtime):
