@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdlib.course import leaderboard as board
+from kdlib.course import severity as missed
 from kdlib.course.claims import ledger
 from kdlib.course.studies import STUDIES, check_data
 from kdlib.files import write_text
@@ -62,3 +63,12 @@ def leaderboard(
 ) -> None:
     """Train all finished students and measure them, or continue; hours on two cores."""
     typer.echo(board.run(real, method, rounds, out, students, typer.echo))
+
+
+def severity(
+    method: Annotated[list[str] | None, typer.Option(help="Only these, such as rd or nearest/coreset.")] = None,
+    students: Annotated[Path, typer.Option(help="Folder of the finished students.")] = STUDENTS,
+    out: Annotated[Path, typer.Option(help="Folder for severity_workshop_report.csv.")] = RESULTS,
+) -> None:
+    """What finished students find of faint, middling and strong defects; a minute or two per student."""
+    typer.echo(missed.run(method, students, out, typer.echo))
