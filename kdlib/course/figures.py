@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
@@ -45,14 +46,17 @@ def beside(
     captions: Mapping[str, Sequence[str]] | None = None,
     label: str = "map, in thresholds",
     brightest: float = _BRIGHTEST,
+    dimmest: float | None = None,
     alt: str = "",
 ) -> Figure:
     """Images [3, H, W] or [H, W, 3] from top to bottom and beside each its maps [H, W] by name, on one colour scale.
 
     The maximum of a map stands below it, since what is brighter than `brightest` looks the same. `masks` have the
-    images' size and are outlined on the maps, `titles` name the images, `captions` replace the maxima.
+    images' size and are outlined on the maps, `titles` name the images, `captions` replace the maxima. The scale is
+    linear from 0, or logarithmic from `dimmest`, for maps whose values differ by orders of magnitude.
     """
     rows, columns = len(images), 1 + len(maps)
+    norm = LogNorm(dimmest, brightest, clip=True) if dimmest else Normalize(0, brightest)
     size = (columns * TILE + 0.7, rows * (TILE + 0.22) + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for row, line in enumerate(axes):
@@ -63,13 +67,13 @@ def beside(
         for axis, (name, of_image) in zip(line[1:], maps.items(), strict=True):
             amap = np.asarray(of_image[row], dtype=float)
             frame = (-0.5, width - 0.5, height - 0.5, -0.5)  # maps of any size lie where the picture lies
-            drawn = axis.imshow(amap, cmap=viz.MAP_COLOURS, vmin=0, vmax=brightest, extent=frame)
+            drawn = axis.imshow(amap, cmap=viz.MAP_COLOURS, norm=norm, extent=frame)
             outline(axis, masks[row] if masks else None)
             axis.set_xlabel(captions[name][row] if captions else f"maximum {amap.max():.2f}", fontsize=9)
     for axis, name in zip(axes[0], ("image", *maps), strict=True):
         axis.set_title(name, fontsize=10)
     plt.setp(axes, xticks=[], yticks=[])
-    figure.colorbar(drawn, ax=axes, label=label, extend="max", fraction=0.025, pad=0.01)
+    figure.colorbar(drawn, ax=axes, label=label, extend="both" if dimmest else "max", fraction=0.025, pad=0.01)
     figure.set_label(alt or f"{rows} images and their maps: {', '.join(maps)}")
     return figure
 

@@ -24,7 +24,7 @@ _DECIDED = ("holds here", "does not hold here")
 
 @lettered
 def forest(results: str | Path, *papers: str) -> Figure:
-    """All lines of the ledger that name one of the papers: mean gain over seeds, with its standard deviation as a bar.
+    """The lines of these papers: mean gain over seeds, with its standard deviation as a bar.
 
     Filled marks are decided by the rule of the ledger, hollow ones are not; right of zero the claim holds.
 
@@ -32,7 +32,7 @@ def forest(results: str | Path, *papers: str) -> Figure:
         ValueError: If the ledger is missing or damaged, or has no measured line of these papers.
     """
     measured = [row for row in written(Path(results)).to_dict("records") if row["mean"]]
-    rows = [row for row in measured if any(paper in row["paper"] for paper in papers)]
+    rows = [row for row in measured if row["paper"] in papers]
     named = " and ".join(papers)
     if not rows:
         raise ValueError(f"the ledger has no measured claim of '{named}'; `python -m kdlib claims` writes it")
