@@ -101,12 +101,13 @@ for entry in entry_points(group="kdlib.commands"):
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """`--seed 0 1 2` as `--seed 0 --seed 1 --seed 2`, which is how the parser knows several values."""
+    several = ("--level",) if arguments[:1] in (["score"], ["features"]) else _SEVERAL  # images follow their options
     expanded: list[str] = []
     repeated, has_value = "", False
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, _ = argument.partition("=")
-            repeated, has_value = name if name in _SEVERAL else "", bool(equals)
+            repeated, has_value = name if name in several else "", bool(equals)
         elif repeated and has_value:
             expanded.append(repeated)
         else:

@@ -75,7 +75,7 @@ def score(
     judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) / "scores" if c else None)
     where = {"device": c.device, "precision": c.precision} if c else _where(given)
-    paths = scores.files(images)
+    paths = scores.files(images, without=folder)
     maps = scores.map_names(paths)
     table_text = io.StringIO()
     writer = csv.writer(table_text if folder else sys.stdout, lineterminator="\n")
@@ -124,9 +124,9 @@ def features(
     """Draw the features of teacher and student side by side, one PNG per image and level."""
     judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) if c else Path()) / "features"
-    paths = scores.files(images)
+    paths = scores.files(images, without=folder)
     names = scores.map_names(paths)
-    levels = level if level is not None else range(len(judge.model.teacher.strides))
+    levels = level if level is not None else range(judge.levels())
     failed = 0
     for path in _watched(iter(paths), len(paths), True):
         for each in levels:

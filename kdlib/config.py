@@ -77,7 +77,7 @@ class DistillerConfig:
             "clip": (self.clip is None or self.clip > 0, "a positive norm, or none"),
             "top_k": (self.top_k >= 1, "1 or more"),
             "blur": (self.blur >= 0, "0 or more"),
-            "margin": (0 <= self.margin < 128, "0 to 127 pixels of a 256 px image"),
+            "margin": (0 <= self.margin <= 127, "0 to 127 pixels of a 256 px image"),
             "neighbourhood": (self.neighbourhood % 2 == 1 and self.neighbourhood > 0, "an odd number: 1, 3, 5, ..."),
             "strides": (min(self.strides, default=0) >= 1, "one or more positive numbers, like (4, 8, 16)"),
         }

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from kdlib.canvas import FEATURE_COLOURS, MAP_COLOURS, picture
 from kdlib.lettering import lettered, name
-from kdlib.scoring.detector import Scorer
+from kdlib.scoring.detector import Detector, Scorer
 from kdlib.scoring.inputs import ImageLike, decoded, resized, size_of
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def features(
         ValueError: If the method has no student, there is no such level or channel, or the image cannot be read.
     """
     scorer = model if isinstance(model, Scorer) else Scorer(model)
-    drawn = decoded(image, getattr(model, "white", None))
-    x = resized(drawn, size or getattr(model, "size", None) or size_of(drawn))
+    detector = model if isinstance(model, Detector) else None
+    drawn = decoded(image, detector.white if detector else None)
+    x = resized(drawn, size or (detector.size if detector else size_of(drawn)))
     t, s, level_map, amap = _seen(scorer, x, level)
     if unit:
         t, s = (f / np.maximum(np.linalg.norm(f, axis=0), 1e-12) for f in (t, s))
@@ -73,8 +74,7 @@ def features(
     figure, axes, bars = _axes(2 + len(chosen), x.shape[1] / x.shape[2], width)
     axes[0, 0].imshow(picture(x))
     _map(axes[1, 0], level_map)
-    scale = getattr(model, "scale", None)
-    _map(axes[2, 0], amap, *((scale.low, scale.high) if scale else ()))
+    _map(axes[2, 0], amap, *((detector.scale.low, detector.scale.high) if detector else ()))
     for axis, shown in zip(axes[:2, 1], _components(t, s), strict=True):
         axis.imshow(shown)
     _map(axes[2, 1], np.linalg.norm(t - s, axis=0))
@@ -85,10 +85,10 @@ def features(
     axes[2, 1].set_title("distance", fontsize=9)
     for axis, text in zip(axes[:, 1], ("teacher", "student", "disagreement"), strict=True):
         axis.set_ylabel(text, fontsize=9)
-    stride, what = scorer.model.teacher.strides[level], f"{title}: " if title else ""
-    figure.suptitle(name(f"{what}level {level}, stride {stride}, {t.shape[0]} channels"), fontsize=10)
+    what, positions = f"{title}: " if title else "", f"{t.shape[1]} x {t.shape[2]} positions"
+    figure.suptitle(name(f"{what}level {level}, {positions}, {t.shape[0]} channels"), fontsize=10)
     figure.set_label(
-        f"{what}Features of teacher and student at level {level} (stride {stride}): the image, its level map and "
+        f"{what}Features of teacher and student at level {level} ({positions}): the image, its level map and "
         f"anomaly map; three principal components as colours; channels {', '.join(map(str, chosen))} on one scale; "
         "differences."
     )

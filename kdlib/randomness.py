@@ -43,5 +43,6 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     accelerated = device is not None and device.type not in ("cpu", "meta")
     kind = device.type if device is not None and accelerated else "cuda"
     with _LOCK, torch.random.fork_rng(devices=[device] if accelerated else [], device_type=kind):
-        torch.manual_seed(seed)
+        # `torch.manual_seed` would seed all GPUs, and only this device gets its state back.
+        (torch.manual_seed if accelerated else torch.default_generator.manual_seed)(seed)
         yield

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -99,7 +100,8 @@ def processes() -> PartialState:
     Accelerate takes processes without a GPU for separate runs unless it is told that the CPU is meant.
     """
     gpus = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return PartialState(cpu=not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true")
+    cpu = not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    return PartialState(cpu=cpu, timeout=timedelta(days=7))  # the others wait while the first one evaluates
 
 
 def local_processes(state: PartialState) -> int:
@@ -159,6 +161,6 @@ def _device(name: str) -> torch.device:
 def _native(device: torch.device) -> Precision:
     """The shortest floating-point type that a device multiplies at full speed, and trains in."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     half = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return "bf16" if half else "fp32"

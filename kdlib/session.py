@@ -15,7 +15,7 @@ def setup(seed: int = 0, *, device: str = "auto", precision: str = "auto") -> Ru
     Everything called later with `device="auto"` or `precision="auto"` runs as chosen here.
     """
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - for libraries that still draw from the global generator
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that still draw from the global generator
     runtime = prefer(device, precision)
     name = teachers.full_name(teachers.DEFAULT)
     print(", ".join(f"{package} {version}" for package, version in versions().items()))

@@ -89,7 +89,10 @@ def gallery(
     Without `chosen`, one normal image and then defects of every kind in turn are shown, of those whose maps were kept.
     """
     if chosen is None:
-        chosen = examples(result.samples, columns) if result.complete else result.kept[:columns].tolist()
+        kept = result.kept.tolist()
+        chosen = [kept[k] for k in examples([result.samples[i] for i in kept], columns)]
+    if not len(chosen):
+        raise ValueError("no maps were kept to draw; evaluate(..., keep='all') or keep=[0, 5] keeps some")
     size = (width, width * 3.3 / len(chosen))
     figure, axes = plt.subplots(3, len(chosen), figsize=size, layout="constrained", squeeze=False)
     for column, i in zip(axes.T, chosen, strict=True):
@@ -193,8 +196,10 @@ class LiveCurve:
             return
         self._drawn = now
         names = [n for n in history.rows[-1] if n not in ("phase", "step")]
-        found = {self.words.get(n, n): history.losses(n) for n in names}
-        lines = {word: (np.arange(1, len(losses) + 1), losses) for word, losses in found.items()}
+        lines = {}
+        for n in names:  # a loss of the second phase begins where that phase does
+            steps = [step for step, row in enumerate(history.rows, 1) if n in row]
+            lines[self.words.get(n, n)] = steps, history.losses(n)
         title = f"step {done} of {self.steps}"
         figure = curves(lines, xlabel="step", ylabel="loss", title=title, log=True, log_x=True, width=self.width)
         self._display(figure)

@@ -42,6 +42,12 @@ def test_several_kinds_together(tmp_path: Path) -> None:
     assert np.isclose(float(joined[0]["image"].mean()), float(joined.pixels(0).float().mean() / 255), atol=1e-5)
 
 
+def test_a_folder_for_each_kind(tmp_path: Path) -> None:
+    for kind in ("banded", "dotted"):
+        trees.pictures(tmp_path / "dtd" / "images" / kind, 2)
+    assert len(load_auxiliary(tmp_path / "dtd", (32, 32))) == len(load_auxiliary(tmp_path / "dtd" / "images")) == 4
+
+
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         load_auxiliary(tmp_path / "nowhere")

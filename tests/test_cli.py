@@ -329,3 +329,18 @@ def test_features_are_drawn_for_every_image_and_level(
     assert ending(monkeypatch, *given, "--level", "0", "--channels", "1") == 1
     said = capsys.readouterr()
     assert "000.png cannot be read" in said.err and said.out.split() == [str(tmp_path / "out" / names[2])]
+
+
+def test_every_image_is_scored_once_and_no_picture_of_our_own(
+    judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = tmp_path / "line"
+    for name in ("0.png", "1.png", "1.jpg"):
+        trees.picture(line / name)
+    (line / "1.jpg").write_bytes(b"no image")  # the same stem: neither is opened to ask which is a mask
+    given = ("score", str(line), "--detector", judges[0], "--results", str(line / "out"))
+    for _ in range(2):
+        assert ending(monkeypatch, *given) == 1
+        assert pd.read_csv(line / "out" / "scores.csv")["verdict"].tolist() == ["normal", "error", "normal"]
+    assert expand(["score", "0.png", "--category", "P", "1.png"]) == ["score", "0.png", "--category", "P", "1.png"]
+    assert expand(["features", "--level", "0", "2"]) == ["features", "--level", "0", "--level", "2"]

@@ -34,7 +34,7 @@ def test_a_picture_says_what_it_shows(detector: kd.Detector, tmp_path: Path) -> 
     assert {"level map", "anomaly map", "distance"} <= set(shown)
     assert {axis.get_ylabel() for axis in figure.axes} >= {"teacher", "student", "disagreement", "standard deviations"}
     alt = figure.get_label()
-    assert "level 1 (stride 8)" in alt and "a$b.png" in alt
+    assert "level 1 (4 x 8 positions)" in alt and "a$b.png" in alt
 
 
 def test_teacher_and_student_share_their_scales(detector: kd.Detector) -> None:
@@ -65,6 +65,14 @@ def test_a_method_that_is_no_detector_has_the_size_of_the_image(calib_model: Dis
     assert figure.axes[0].images[0].get_array().shape[:2] == (32, 48)
     figure = kd.viz.features(calib_model, torch.rand(3, 32, 48), channels=1, size=(64, 64))
     assert figure.axes[0].images[0].get_array().shape[:2] == (64, 64)
+
+
+def test_levels_are_those_of_the_maps() -> None:
+    for name, count in (("efficientad", 2), ("memkd", 3)):
+        model = tiny.build(name, weights="random")
+        assert kd.viz.features(model, torch.rand(3, 64, 64), level=count - 1, channels=1).get_label()
+        with pytest.raises(ValueError, match=f"no level {count}"):
+            kd.viz.features(model, torch.rand(3, 64, 64), level=count)
 
 
 def test_what_cannot_be_drawn_is_refused(calib_model: Distiller, detector_data: kd.data.Splits) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+import kdlib as kd
 from kdlib import runtime as module
+from kdlib.randomness import seeded
 from kdlib.runtime import Runtime, call_seconds, choose, prefer, versions
 from kdlib.session import setup
 
@@ -29,6 +31,23 @@ def test_the_processor_decides_precision(bf16: bool, amx: bool, expected: str, m
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(time, "perf_counter", None)  # no stopwatch has a say
     assert choose("cpu").precision == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert module._native(torch.device("cuda")) == expected
+
+
+def test_a_seed_of_one_device_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all GPUs were seeded"))
+    with seeded(3):
+        drawn = torch.rand(2)
+    kd.build("stpm", weights="random")
+    with seeded(3):
+        assert torch.equal(torch.rand(2), drawn)
 
 
 def test_a_preference_is_what_auto_means() -> None:

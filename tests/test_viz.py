@@ -104,3 +104,22 @@ def test_figures_are_part_of_the_surface() -> None:
     assert kd.viz is viz
     with pytest.raises(AttributeError, match="no attribute 'figures'"):
         _ = kd.figures
+
+
+def test_maps_that_were_not_kept_are_not_drawn(seen: tuple[kd.Result, kd.data.ImageSet, kd.Detector]) -> None:
+    result, images, detector = seen
+    with pytest.raises(ValueError, match="no maps were kept"):
+        viz.gallery(kd.evaluate(Brightness(), images, keep="none"), images, detector)
+    few = replace(result, kept=result.kept[1:3], kept_maps=result.kept_maps[1:3], kept_masks=result.kept_masks[1:3])
+    assert len(viz.gallery(few, images, detector).axes) >= 2 * 3
+
+
+def test_losses_of_the_second_phase_begin_where_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Figure] = []
+    monkeypatch.setattr(viz.LiveCurve, "_display", lambda self, figure: shown.append(figure))
+    rows = [{"phase": "one", "step": 1, "total": 3.0}, {"phase": "two", "step": 1, "total": 2.0, "other": 1.0}]
+    viz.LiveCurve(2)(kd.History(rows=rows, runtime="cpu, fp32"))
+    assert {line.get_label(): list(line.get_xdata()) for line in shown[0].axes[0].lines} == {
+        "total": [1, 2],
+        "other": [2],
+    }

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from kdlib.data import load
 from kdlib.data.errors import DatasetError
+from kdlib.data.generated import offered
+from kdlib.data.layouts import fitting
+from kdlib.data.listing import folders_with_images, image_files
 from kdlib.data.reading import open_image
 from kdlib.data.records import ImageSet
 from kdlib.data.samples import Sample
@@ -110,4 +113,9 @@ def _samples(name: str, size: tuple[int, int]) -> Sequence[Sample]:
         return [Texture(path=Path("texture"), category=name, number=number) for number in range(_TEXTURES)]
     if name == "photographs":
         return [Cut(path=path, category=name, number=n) for n in range(_CUTS) for path in photographs()]
+    folder = Path(name).expanduser()
+    if not offered(name) and folder.is_dir() and not fitting(folder):
+        files = [file for place in folders_with_images(folder) for file in image_files(place)]
+        if files:  # a folder for each kind, as DTD and ImageNet have
+            return [Sample(path=file, category=folder.name) for file in files]
     return load(name, size=size, calib_share=0).train.samples

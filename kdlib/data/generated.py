@@ -48,7 +48,7 @@ def names() -> list[str]:
 def data_folder() -> Path:
     """Where generated data lies: $KDLIB_DATA, else data/ of the repository around the current folder, else ./data."""
     if chosen := os.environ.get("KDLIB_DATA"):
-        return Path(chosen)
+        return Path(chosen).expanduser()
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if _is_repository(folder)), here) / "data"
 

@@ -40,12 +40,13 @@ def recognise(root: Path, layout: str) -> tuple[Layout, Mapping[str, Path]]:
 def _hint(root: Path, layout: str) -> str:
     """Where a data set might be instead: here in another layout, or one folder further down."""
     if layout != "auto":
-        return f" It looks like layout={kind!r}." if (kind := _fitting(root)) else ""
-    below = [f"{folder.name} ({kind})" for folder in folders_in(root) if (kind := _fitting(folder))]
+        return f" It looks like layout={kind!r}." if (kind := fitting(root)) else ""
+    below = [f"{folder.name} ({kind})" for folder in folders_in(root) if (kind := fitting(folder))]
     return f" One folder further down there is: {few(below, 6)}." if below else ""
 
 
-def _fitting(folder: Path) -> str:
+def fitting(folder: Path) -> str:
+    """The layout that a folder has, or nothing."""
     for kind in LAYOUTS.values():
         with suppress(DatasetError):
             if kind.find(folder):

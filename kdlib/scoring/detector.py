@@ -93,6 +93,12 @@ class Detector(Scorer):
         self.size, self.threshold, self.scale = size, threshold, scale
         self.precision, self.white = precision, white
 
+    def levels(self) -> int:
+        """How many level maps an image has."""
+        device = next(self.parameters()).device
+        with torch.inference_mode():
+            return len(self.level_maps(torch.zeros(1, 3, *self.size, device=device)))
+
 
 def calibrate(
     model: Distiller,
@@ -113,13 +119,13 @@ def calibrate(
         model: A trained distiller.
         images: Normal images that training has not seen, the `calib` split.
         quantile: Share of normal images that should stay below the threshold.
-        maps: `normal`: level maps are divided by the mean normal map of their place, as `run` has it; or `plain`, which
-            may be better for parts that lie at any angle, above all with few images here; `whitened`: the same after
-            the directions of residuals were weighed by how usual they are, see `kdlib.scoring.whitening`. Images fit
+        maps: `plain`: level maps as the method has them; `normal`: they are divided by the mean normal map of their
+            place; `whitened`: the same after the directions of residuals were weighed by how usual they are, see
+            `kdlib.scoring.whitening`. `model.recommended` is what `run` takes where the method whitens. Images fit
             their own statistics better than new ones do: the threshold is set by scores that each fifth of the images
             gets from the statistics of the others.
-        floor: For `normal`; see `kdlib.scoring.normal_maps.NormalMaps`.
-        fusion: For `normal`; see there.
+        floor: For all but `plain`; see `kdlib.scoring.normal_maps.NormalMaps`.
+        fusion: For all but `plain`; see there.
         strength: See there; `None`: as tuning images chose, 1 for normal maps, 0.5 for whitened ones.
         by: See there; `None`: as tuning images chose, `place` for normal maps, `rim` for whitened ones.
         device: See `kdlib.runtime.choose`.

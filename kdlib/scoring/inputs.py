@@ -49,7 +49,7 @@ def decoded(image: ImageLike, white: int | None = None) -> Image.Image | NDArray
         ValueError: If it is no image, damaged, or its values have no known range.
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_image(Path(image), white)
+        return open_image(Path(image).expanduser(), white)
     if isinstance(image, (bytes, bytearray)):
         return open_image(bytes(image), white)
     if isinstance(image, Tensor):
@@ -100,6 +100,7 @@ def _channels(image: NDArray[Any], known: tuple[int, ...]) -> int:
 
 def _integers(image: NDArray[Any]) -> Image.Image:
     channels = _channels(image, (1, 3, 4))
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     if image.dtype not in ((np.bool_, np.uint8, np.uint16) if channels == 1 else (np.uint8,)):
         raise ValueError(
             f"cannot read an image from an array of {image.dtype}; expected uint8, uint16 for grey, or floats in 0..1"

@@ -1,4 +1,4 @@
-"""How good is a detector? Five numbers from sorted scores, none of which needs a threshold to be chosen.
+"""How good is a detector? Six numbers from sorted scores, none of which needs a threshold to be chosen.
 
     image scores [N], labels [N]           -> image_auroc, image_ap, image_f1max
     maps [N, H, W], masks [N, H, W]        -> pixel_auroc, pixel_ap, aupro

@@ -35,7 +35,7 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     `card.json` is a copy for people. `half` keeps trained weights as 16-bit floats, in half the space; scores change by
     the rounding.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     trained = detector.model.trained_tensors()
     tensors = {f"model.{name}": halved(tensor) if half else tensor for name, tensor in trained.items()}
     for part, module in (("normal", detector.normal), ("whitening", detector.whitening)):
@@ -94,7 +94,7 @@ def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
         ValueError: If files are missing, damaged, foreign, of another format, or the teacher's weights are others than
             those the student learned from.
     """
-    path = Path(folder) / WEIGHTS
+    path = Path(folder).expanduser() / WEIGHTS
     if not path.is_file():
         raise ValueError(f"no detector in '{folder}': '{WEIGHTS}' is missing; expected a folder written by kd.save")
     try:

@@ -99,7 +99,7 @@ class Whitening(nn.Module):
         return [self.get_buffer(f"inverse_{level}") for level in range(self.levels)]
 
     def forward(self, residuals: Sequence[Tensor]) -> list[Tensor]:
-        """Level maps [B, 1, h, w] of residuals [B, C, h, w]; about 1 on normal images."""
+        """Level maps [B, 1, h, w] of residuals [B, C, h, w]; 1 at most, on the mean over normal images."""
         if len(residuals) != self.levels:
             raise ValueError(f"found residuals of {len(residuals)} levels, whitening of {self.levels}")
         with torch.autocast(residuals[0].device.type, enabled=False):

@@ -55,7 +55,7 @@ class Folder:
     files: tuple[Path, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        root = Path(self.path)
+        root = Path(self.path).expanduser()
         folders = [root, *sorted(each for each in root.rglob("*") if each.is_dir())] if root.is_dir() else []
         object.__setattr__(self, "files", tuple(file for each in folders for file in image_files(each)))
         if not self.files:

@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import Normalize
 from kdlib.files import add_tensors
 from kdlib.teachers.probe import Style
 from kdlib.teachers.pyramid import Teacher
-from kdlib.teachers.weights import RANDOM, RANDOM_SEED, Weights, read_state
+from kdlib.teachers.weights import RANDOM, RANDOM_SEED, Weights, read_state, resolve
 
 Architecture = Literal["small", "medium"]
 SUFFIXES = {1.0: "", 0.5: "_half", 0.25: "_quarter", 0.125: "_eighth"}
@@ -147,7 +147,7 @@ def patch_teacher(name: str, strides: Sequence[int], weights: str | Path, neighb
         raise ValueError(f"'{name}' has one level, at stride {STRIDE}; got strides {tuple(strides)}: give ({STRIDE},)")
     source = resolve_patch(name, weights)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)
         net = PDN(architecture, width, round(width * CHANNELS))
     if source.path is not None:
         _fill(net, _states(source.path), name, source.path)
@@ -156,13 +156,8 @@ def patch_teacher(name: str, strides: Sequence[int], weights: str | Path, neighb
 
 def resolve_patch(name: str, weights: str | Path = "auto") -> Weights:
     """Where the weights of a PDN come from: a file, `data/teachers`, or a seed."""
-    if weights == "random":
-        return RANDOM
     if weights not in ("auto", "hub"):
-        path = Path(weights)
-        if not path.is_file():
-            raise ValueError(f"weights file '{path}' not found; expected 'auto', 'random' or an existing file")
-        return Weights(kind="file", tag=path.name, path=path)
+        return resolve(name, weights)
     shipped = _SHIPPED / f"{name}.safetensors"
     return Weights(kind="shipped", tag=shipped.name, path=shipped) if shipped.is_file() else RANDOM
 

@@ -48,7 +48,7 @@ def resolve(name: str, weights: str | Path = "auto") -> Weights:
     if weights == "random":
         return RANDOM
     if weights not in ("auto", "hub"):
-        path = Path(weights)
+        path = Path(weights).expanduser()
         if not path.is_file():
             raise ValueError(f"weights file '{path}' not found; expected 'auto', 'hub', 'random' or an existing file")
         return Weights(kind="file", tag=path.name, path=path)
@@ -67,7 +67,7 @@ def with_weights(build: Callable[[bool], nn.Module], name: str, weights: Weights
     `build` makes it, with the hub's weights or without. Files that are damaged or do not fit are refused.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)
         if weights.kind != "hub":
             net = build(False)
         else:

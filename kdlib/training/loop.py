@@ -72,8 +72,9 @@ def fit(
     check_sets(images, held_out, auxiliary)
     seed = whole_number(seed, "seed")
     processes()  # before the Accelerator, which takes over what this finds
-    accelerator = Accelerator(device_placement=False)
-    former = {} if state is None else recorded(Path(state))
+    accelerator = Accelerator(device_placement=False, mixed_precision="no")
+    place = None if state is None else Path(state).expanduser()
+    former = recorded(place) if place else {}
     if precision == "auto":
         precision = former.get("precision", "auto")
     runtime = agreed(choose(str(accelerator.device) if accelerator.num_processes > 1 else device, precision))
@@ -90,11 +91,11 @@ def fit(
         progress=progress and accelerator.is_main_process,
     )
     run = None
-    if state is not None:
-        run = RunState(Path(state), run_key(model, images, held_out, auxiliary, seed, runtime, former))
+    if place:
+        run = RunState(place, run_key(model, images, held_out, auxiliary, seed, runtime, former))
     history = History(runtime=str(runtime))
     trainer = _Trainer(model, loader, accelerator, seed, run, save_every, on_step, history)
-    with alone(Path(state)) if state is not None and accelerator.is_main_process else nullcontext():
+    with alone(place) if place and accelerator.is_main_process else nullcontext():
         trainer.run()
     model.eval()
     return history

@@ -44,7 +44,8 @@ def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | N
 
 def model_name(method: str, part: str, seed: int) -> str:
     """Name of a detector's folder; `part` is a category, or `all`."""
-    return folder_name(f"{method.replace('/', '-')}-{part}-seed{seed}")
+    product = folder_name(f"{method.replace('/', '-')}-{part}")
+    return f"{product}-seed{seed}"
 
 
 def student(trial: Trial, model: Distiller, folder: Path) -> None:

@@ -143,7 +143,9 @@ def _same_settings(path: Path, store: Store, settings: Settings, categories: Seq
         write_text(path, json.dumps(own, indent=2) + "\n")
         return
     former = _read_settings(path)
-    if differing := sorted(name for name in own.keys() | former.keys() if former.get(name) != own.get(name)):
+    if differing := sorted(
+        name for name in (own.keys() | former.keys()) - {"device"} if former.get(name) != own.get(name)
+    ):
         there, here = ({name: values.get(name) for name in differing} for values in (former, own))
         raise ValueError(
             f"'{path.parent}' holds results with other settings: {there}, asked for {here}. Choose another --out."

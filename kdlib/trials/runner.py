@@ -27,7 +27,7 @@ from kdlib.scoring.saving import halved
 from kdlib.training.loop import History, fit
 from kdlib.trials import outputs, table
 from kdlib.trials.names import printable
-from kdlib.trials.speed import latency_ms
+from kdlib.trials.speed import forget_peak, latency_ms
 from kdlib.trials.store import Claim, Store
 from kdlib.trials.trial import Recipe, Trial
 
@@ -128,6 +128,7 @@ def claimed(store: Store, trial: Trial) -> Iterator[Claim]:
 
 def _one(trial: Trial, work: Path, out: Path | None, students: Path | None) -> list[Row]:
     """Trains one model; a row for every stop and category."""
+    forget_peak(choose(trial.device, trial.precision).device)
     model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
     stops = Stops(trial, model, work / "stops.json")
     history = train(trial, model, work, stops)

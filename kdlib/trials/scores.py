@@ -16,7 +16,7 @@ from PIL import Image
 
 from kdlib.canvas import MAP_COLOURS
 from kdlib.data.layout import MASK_NAMES
-from kdlib.data.listing import folders_in, images_in
+from kdlib.data.listing import folders_in, image_files, stem_of_image
 from kdlib.files import write_beside
 from kdlib.scoring.calibration import Scale
 from kdlib.scoring.detector import Detector
@@ -46,19 +46,22 @@ class Scored:
     error: str = ""
 
 
-def files(names: Sequence[str]) -> list[Path]:
+def files(names: Sequence[str], without: Path | None = None) -> list[Path]:
     """The image files behind names of files, of folders (everything below, but for masks) and patterns (`shots/*.png`).
 
-    Each once, in the order of the names and then of the alphabet.
+    Each once, in the order of the names and then of the alphabet. What lies below the folder `without` is left out:
+    pictures that an earlier call has drawn.
 
     Raises:
         ValueError: If there are no names, or behind one there is no image.
     """
+    own = without.resolve() if without else None
     if not names:
         raise ValueError("there are no images to score; name files, folders or patterns such as 'shots/*.png'")
     found: dict[Path, None] = {}
     for name in names:
         behind = [image for path in _paths(name) for image in (_below(path) if path.is_dir() else [path])]
+        behind = [image for image in behind if own is None or not image.resolve().is_relative_to(own)]
         if not behind:
             raise ValueError(f"there are no images in '{name}'; expected files such as .png, .jpg, .bmp or .tif")
         found |= dict.fromkeys(behind)
@@ -128,8 +131,13 @@ def _paths(name: str) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All images in a folder and below it, without those that are masks."""
-    yield from images_in(folder)
+    """All images in a folder and below it, without masks, which only their names tell: any image may be damaged."""
+    found = image_files(folder)
+    stems = {path.stem for path in found}
+    for path in found:
+        owner = stem_of_image(path.stem)
+        if owner == path.stem or owner not in stems:
+            yield path
     for part in folders_in(folder):
         if part.name.lower() not in MASK_NAMES:
             yield from _below(part)

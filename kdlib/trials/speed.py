@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,8 +154,17 @@ def latency_ms(model: Distiller, size: tuple[int, int], runtime: Runtime) -> flo
     return 1000 * statistics.median(call_seconds(scoring.take, runtime.device, repeats=20))
 
 
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_memory_mb` begin anew, where the system can: on CUDA devices, and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far: on a CUDA device there, else resident memory of this process."""
+    """Most memory held since `forget_peak`: on a CUDA device there, else resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

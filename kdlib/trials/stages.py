@@ -66,7 +66,10 @@ def test(configuration: Configuration, results: Path, report: Report) -> pd.Data
         ValueError: If a detector is missing, or was made with other settings, or there are no test images.
     """
     c, rows = configuration, []
-    for trial in planned(c.settings(), [c.method], c.category, c.seed):
+    trials = planned(c.settings(), [c.method], c.category, c.seed)
+    if not processes().is_main_process:
+        return pd.DataFrame()
+    for trial in trials:
         for category in trial.categories:
             folder = folder_of(trial, part_of(trial, category, trial.recipe.maps[0]), Path(c.out))
             detector = opened_detector(folder, c)
