@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from kdlib.cli_options import Given, configuration, takes
 from kdlib.data import DatasetError
+from kdlib.feature_sheet import drawable
 from kdlib.files import write_text
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.saving import load
@@ -126,7 +127,7 @@ def features(
     folder = results or (Path(c.out) if c else Path()) / "features"
     paths = scores.files(images, without=folder)
     names = scores.map_names(paths)
-    levels = level if level is not None else range(judge.levels())
+    levels = level if level is not None else drawable(judge)
     failed = 0
     for path in _watched(iter(paths), len(paths), True):
         for each in levels:

@@ -27,7 +27,7 @@ from kdlib.scoring.detector import Detector, Scorer
 from kdlib.scoring.inputs import ImageLike, decoded, resized, size_of
 
 if TYPE_CHECKING:
-    from kdlib.contract import Distiller
+    from kdlib.contract import Distiller, Pairs
 
 Order = Literal["strength", "disagreement"]
 _SHOWN = (-2.0, 4.0)  # standard deviations from a channel's mean; features after a ReLU lean to one side
@@ -95,14 +95,28 @@ def features(
     return figure
 
 
+def drawable(detector: Detector) -> range:
+    """The levels that `features` can draw.
+
+    Raises:
+        ValueError: If the method has no student.
+    """
+    with torch.inference_mode():
+        return range(len(_pairs(detector, torch.zeros(1, 3, *detector.size))))
+
+
+def _pairs(scorer: Scorer, batch: torch.Tensor) -> Pairs:
+    try:
+        return scorer.model.pairs(batch.to(next(scorer.parameters()).device))
+    except NotImplementedError:
+        raise ValueError(f"'{scorer.model.name}' has no student, whose features could be drawn") from None
+
+
 def _seen(scorer: Scorer, x: torch.Tensor, level: int) -> tuple[NDArray[Any], ...]:
     """Teacher's and student's features [C, h, w], level map [h, w] and anomaly map [H, W] of an image [3, H, W]."""
     batch = x[None].to(next(scorer.parameters()).device)
     with torch.inference_mode():
-        try:
-            pairs = scorer.model.pairs(batch)
-        except NotImplementedError:
-            raise ValueError(f"'{scorer.model.name}' has no student, whose features could be drawn") from None
+        pairs = _pairs(scorer, batch)
         if not 0 <= level < len(pairs):
             raise ValueError(f"there is no level {level}; expected 0 to {len(pairs) - 1}, fine to coarse")
         t, s = pairs[level]

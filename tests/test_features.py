@@ -75,6 +75,16 @@ def test_levels_are_those_of_the_maps() -> None:
             kd.viz.features(model, torch.rand(3, 64, 64), level=count)
 
 
+def test_a_command_draws_the_levels_that_there_are(detector_data: kd.data.Splits) -> None:
+    flow = tiny.build("dhkd", weights="random", score="both")  # six level maps, of three levels
+    tiny.fit(flow, detector_data.train)
+    assert list(feature_sheet.drawable(tiny.calibrated(flow, detector_data.calib))) == [0, 1, 2]
+    lookup = tiny.build("nearest", weights="random", patches=8)
+    tiny.fit(lookup, detector_data.train)
+    with pytest.raises(ValueError, match="'nearest' has no student"):
+        feature_sheet.drawable(tiny.calibrated(lookup, detector_data.calib))
+
+
 def test_what_cannot_be_drawn_is_refused(calib_model: Distiller, detector_data: kd.data.Splits) -> None:
     image = torch.rand(3, 32, 32)
     with pytest.raises(ValueError, match="no level 3; expected 0 to 2"):

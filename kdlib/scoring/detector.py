@@ -93,12 +93,6 @@ class Detector(Scorer):
         self.size, self.threshold, self.scale = size, threshold, scale
         self.precision, self.white = precision, white
 
-    def levels(self) -> int:
-        """How many level maps an image has."""
-        device = next(self.parameters()).device
-        with torch.inference_mode():
-            return len(self.level_maps(torch.zeros(1, 3, *self.size, device=device)))
-
 
 def calibrate(
     model: Distiller,
