@@ -46,7 +46,7 @@ def test_rows_of_a_student_are_kept_beside_those_of_others(
     for methods in (["stpm"], ["nearest/coreset"], ["stpm"]):
         path = severity.run(methods, students, out, lines.append, str(tmp_path / "set"))
     rows = pd.read_csv(path)
-    assert path.name == "severity_set.csv" and rows["method"].value_counts().to_dict() == {
+    assert path.name == "severity.csv" and rows["method"].value_counts().to_dict() == {
         "nearest/coreset": 3,
         "stpm": 3,
     }
@@ -63,3 +63,11 @@ def test_what_is_seen_counts_in_its_third(splits: kd.data.Splits) -> None:
     for name, part in severity.by_severity(result).items():
         rates[name] = image_metrics(part.scores, part.labels)["image_auroc"]
     assert rates == {"faint": 0.5, "middle": 0.5, "strong": 1.0}
+
+
+def test_the_committed_table_has_every_third_of_every_product() -> None:
+    rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / "severity.csv")
+    for method, part in rows.groupby("method"):
+        counts = part.groupby("severity")["category"].nunique().to_dict()
+        assert counts == dict.fromkeys(severity.THIRDS, 6) and len(part) == 18, method
+        assert (part["normal"] == 60).all() and (part["defective"] == 32).all(), method

@@ -68,7 +68,7 @@ def leaderboard(
 def severity(
     method: Annotated[list[str] | None, typer.Option(help="Only these, such as rd or nearest/coreset.")] = None,
     students: Annotated[Path, typer.Option(help="Folder of the finished students.")] = STUDENTS,
-    out: Annotated[Path, typer.Option(help="Folder for severity_workshop_report.csv.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="Folder for severity.csv.")] = RESULTS,
 ) -> None:
     """What finished students find of faint, middling and strong defects; a minute or two per student."""
     typer.echo(missed.run(method, students, out, typer.echo))

@@ -34,7 +34,7 @@ def run(
     report: Callable[[str], None],
     data: str = "workshop_report",
 ) -> Path:
-    """Measures finished students and lookups; returns the file of rows, `out/severity_DATA.csv`.
+    """Measures finished students and lookups; returns the file of rows, `out/severity.csv`.
 
     Args:
         methods: Folders of `students`, or lookups such as `nearest/coreset`; `None`: all students and that lookup.
@@ -51,7 +51,7 @@ def run(
     if unknown := sorted(set(wanted) - set(known) - set(NEAREST)):
         raise ValueError(f"there are no finished students {unknown} in '{students}'; there are {known}, and {NEAREST}")
     splits = kd.data.load(data, size=SIZE)
-    path = out / f"severity_{Path(data).name}.csv"
+    path = out / "severity.csv"
     for method in wanted:
         model, maps = _ready(method, students, splits)
         rows = pd.DataFrame(_rows(method, model, maps, splits))
