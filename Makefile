@@ -16,6 +16,8 @@ PIP_ARGS ?=
 CELL_TIMEOUT ?= 900
 # Tests and whole notebooks side by side on several cores.
 PARALLEL ?= -n auto --maxprocesses 4
+# So many threads for each of them, so that they share the cores and do not queue for them.
+THREADS ?= $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 3 \) / 4)
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 
 # Threads that wait by spinning slow everything threefold where another process uses a core.
@@ -28,12 +30,12 @@ lab: $(STAMP)  ## open the course (make lab LAB_ARGS="--no-browser --port 8899")
 	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb $(AS_ROOT) $(LAB_ARGS)
 
 test: $(STAMP)  ## unit and contract tests, then every notebook from top to bottom
-	MPLBACKEND=Agg $(RUN) -m pytest $(PARALLEL)
-	env -u MPLBACKEND $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) \
+	MPLBACKEND=Agg OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest $(PARALLEL)
+	env -u MPLBACKEND OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) \
 		$(PARALLEL) --dist loadfile notebooks
 
 long: $(STAMP)  ## what takes minutes: sixty killed trainings, every family of timm
-	MPLBACKEND=Agg $(RUN) -m pytest -m long $(PARALLEL) tests
+	MPLBACKEND=Agg OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest -m long $(PARALLEL) tests
 
 lint: $(STAMP)  ## style (notebooks too), types, spelling and links
 	$(RUN) -m ruff check .
