@@ -161,7 +161,6 @@ def even(x: Any) -> Any:
     return (x + x.flip(-2, -1).roll((1, 1), (-2, -1))) / 2
 
 
-LIMITS = ("one centre", "huge scales", "zero scales", "identity")
 BLIND = ("negated", "longer", "every second image negated")
 CASES: list[tuple[str, Any, str]] = [
     ("level_weights", None, "not answered yet"),
@@ -179,12 +178,6 @@ CASES: list[tuple[str, Any, str]] = [
     ("rank_pixels", {"sum": "A", "product": "B", "C": 0.4}, "not yet: C is a pair"),
     ("rank_pixels", {"sum": "B", "product": "B", "C": (0.4, 0.4)}, "not yet: write out the sum"),
     ("rank_pixels", {"sum": "A", "product": "A", "C": (0.4, 0.4)}, "not yet: write out the product"),
-    ("distance_bounds", None, "not answered yet"),
-    ("distance_bounds", (2, 1), "right"),
-    ("distance_bounds", (4, 2), "not yet: 4 for any features: no pair"),
-    ("distance_bounds", (1, 1), "not yet: 1 for any features: distances above"),
-    ("distance_bounds", (2, 2), "not yet: 2 for features after ReLU"),
-    ("distance_bounds", 2, "not yet: expected two numbers"),
     ("opposite_losses", {"teacher": None, "student": None}, "not answered yet"),
     ("opposite_losses", {"teacher": [(10, 0), (0, 1)], "student": [(1, 0), (0, 10)]}, "right: global 0.802"),
     ("opposite_losses", {"teacher": [(10, 0), (1, 0)], "student": [(10, 0), (0, 1)]}, "not yet: global 0.010"),
@@ -217,32 +210,16 @@ CASES: list[tuple[str, Any, str]] = [
     ("own_threshold", lambda scores, share: np.sort(scores)[ceil((len(scores) + 1) * share)], "not yet: 97"),
     ("own_threshold", lambda scores, share: np.sort(scores)[ceil((len(scores) + 1) * share) - 1], "not yet: index"),
     ("own_threshold", lambda scores, share: scores.min(), "not yet: 1 for"),
-    ("embedding_shapes", {256: None, 224: None}, "not answered yet"),
-    ("embedding_shapes", {256: (512, 8, 8), 224: (512, 7, 7)}, "right"),
-    ("embedding_shapes", {256: (512, 8, 8), 224: [512, 7, 7]}, "right"),
-    ("embedding_shapes", {256: (256, 16, 16), 224: (512, 7, 7)}, "not yet: (256, 16, 16) for 256 px"),
-    ("embedding_shapes", {256: (512, 8, 8), 224: 7}, "not yet: 7 for 224 px"),
     ("one_threshold", {"A": None, "B": None}, "not answered yet"),
     ("one_threshold", {"A": (1, 2), "B": (5, 9)}, "right: mean 1, pooled 0.75"),
     ("one_threshold", {"A": (1, 4), "B": (2, 9)}, "not yet: mean 1, pooled 1.00"),
     ("one_threshold", {"A": (1, 2), "B": (5, 4)}, "not yet: A and B are pairs"),
     ("one_threshold", {"A": (1, 2)}, "not yet: A and B are pairs"),
-    ("steps_and_epochs", {"epochs, one category": None, "epochs, six": 33, "steps to be even": 3600}, "not answered"),
-    ("steps_and_epochs", {"epochs, one category": 200, "epochs, six": 33.3, "steps to be even": 3600}, "right"),
-    ("steps_and_epochs", {"epochs, one category": 200, "epochs, six": 200, "steps to be even": 600}, "not yet: 200"),
     ("even_part", None, "not answered yet"),
     ("even_part", even, "right: 5"),
     ("even_part", lambda x: (x + x.flip(-2, -1)) / 2, "not yet: nearly"),
     ("even_part", lambda x: x, "not yet: largest error"),
     ("even_part", lambda x: x[0], "not yet: expected shape"),
-    ("memory_limits", dict.fromkeys(LIMITS), "not answered yet"),
-    ("memory_limits", dict(zip(LIMITS, [(0, 0), (0, 0), (2, 0), (1, 0)], strict=True)), "right"),
-    (
-        "memory_limits",
-        dict(zip(LIMITS, [(0, 0), (1, 0), (2, 0), (1, 0)], strict=True)),
-        "not yet: (1, 0) for 'huge",
-    ),
-    ("memory_limits", dict(zip(LIMITS, [0, (0, 0), (2, 0), (1, 0)], strict=True)), "not yet: 0 for 'one"),
     ("blind_spots", dict.fromkeys(BLIND), "not answered yet"),
     (
         "blind_spots",

@@ -9,31 +9,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from torch.nn import functional as F
 
 import kdlib as kd
 from kdlib.course import checks
 from kdlib.layers.frequency_mask import full_l1
-
-
-def hard(gains: Any, logits: Any) -> Any:
-    return F.one_hot(logits.argmax(1), logits.shape[1]).float()
-
-
-def mixed(weights: Any, gains: Any) -> Any:
-    return torch.einsum("bk,kchw->bchw", weights, gains)
-
-
-def choice(gains: Any, logits: Any, soft: Any = None) -> Any:
-    """The right answer, for a soft choice of your own."""
-    p = logits.softmax(1) if soft is None else soft
-    return mixed(hard(gains, logits) + p - p.detach(), gains)
-
-
-def soft_masks(gains: Any, logits: Any) -> Any:
-    """The trick on the gains instead of on their weights."""
-    mixture = mixed(logits.softmax(1), gains)
-    return gains[logits.argmax(1)] + mixture - mixture.detach()
 
 
 def share(gains: Any, width: int, twice: Any = None) -> Any:
@@ -56,19 +35,6 @@ def size(gains: Any, width: int) -> int:
 
 
 CASES: list[tuple[str, Any, str]] = [
-    ("learning_choice", None, "not answered yet"),
-    ("learning_choice", lambda gains, logits: None, "not answered yet"),
-    ("learning_choice", choice, "right"),
-    ("learning_choice", lambda g, logits: g, "not yet: expected gains (6, 2, 4, 3)"),
-    ("learning_choice", lambda g, logits: mixed(logits.softmax(1), g), "not yet: this is a mixture"),
-    ("learning_choice", lambda g, logits: g[logits.argmin(1)], "not yet: these are not the gains"),
-    ("learning_choice", lambda g, logits: choice(g, logits).detach(), "not yet: no gradient comes through"),
-    ("learning_choice", lambda g, logits: g[logits.argmax(1)], "not yet: the values are right, but no gradient"),
-    ("learning_choice", lambda g, logits: choice(g, logits, logits.softmax(0)), "not yet: the softmax is over"),
-    ("learning_choice", lambda g, logits: choice(g, logits, logits), "not yet: the logits themselves"),
-    ("learning_choice", lambda g, logits: choice(g, logits, logits.sigmoid()), "not yet: the logits' gradient"),
-    ("learning_choice", soft_masks, "not yet: the predictor learns well"),
-    ("learning_choice", lambda g, logits: choice(g.detach(), logits), "not yet: the predictor learns well"),
     ("open_share", None, "not answered yet"),
     ("open_share", lambda gains, width: None, "not answered yet"),
     ("open_share", share, "right: masks that halve everything are open to 100%"),

@@ -89,15 +89,6 @@ def test_maps_of_any_shape_keep_it_and_half_precision_changes_little() -> None:
     torch.testing.assert_close(half.float(), cram(z)[0], rtol=0, atol=0.03)
 
 
-def test_centres_in_use() -> None:
-    cram = CRAM(8, width=4, centres=4)
-    cram.scales.data.fill_(100)
-    cram.centres.data = torch.eye(4)
-    assert float(cram.in_use(torch.eye(4))) == pytest.approx(4, abs=1e-4)
-    assert float(cram.in_use(torch.eye(4)[:2])) == pytest.approx(2, abs=1e-4)
-    assert float(cram.in_use(torch.eye(4)[:1])) == pytest.approx(1, abs=1e-4)
-
-
 def test_seeds_are_tokens() -> None:
     cram, x = CRAM(8, width=4, centres=3), torch.randn(10, 4)
     cram.seed(x)

@@ -172,6 +172,7 @@ FINISH = (
         options={"residuals": True, "strides": (2, 4, 8, 16), "steps": 1800},
         maps=_THREE,
     ),
+    Recipe(method="rdpp/full", variant="2,000 steps", options={"steps": 2000}, maps=_THREE),
     Recipe(method="singlenet/full", variant="one level", options={"strides": (8,), "width": None}, maps=_THREE),
     Recipe(method="sspcab/full", variant="a tenth of the neck's loss", options={"neck_weight": 0.01}, maps=_THREE),
     Recipe(method="aand/full", variant="no amplifier", options={"amplifier": "none"}, maps=_THREE),

@@ -93,12 +93,6 @@ class CRAM(nn.Module):
         return (x.pow(2).sum(-1, keepdim=True) - 2 * x @ c.mT + c.pow(2).sum(1)).clamp_min(0)
 
     @torch.no_grad()
-    def in_use(self, x: Tensor) -> Tensor:
-        """How many centres tokens `x` [..., D] share between them, 1..K: exp of the entropy of the mean share."""
-        share = self.assign(x).flatten(0, -2).mean(0)
-        return torch.special.entr(share).sum().exp()
-
-    @torch.no_grad()
     def seed(self, x: Tensor) -> None:
         """Moves centres onto random tokens of `x` [N, D]; where N < K the other centres stay."""
         chosen = x[torch.randperm(len(x), device=x.device)[: len(self.centres)]]

@@ -5,16 +5,16 @@ They print `not answered yet`, `not yet: ...` with a hint, or `right: ...` with 
 
 from kdlib.course.checks.aand import best_gate, hardest, optimism, own_settings
 from kdlib.course.checks.dhkd import denoising_loss, flow_bounds, own_latent_maps, printed_means, single_coupling
-from kdlib.course.checks.dnpkd import even_part, learning_choice, open_share, own_masks
+from kdlib.course.checks.dnpkd import even_part, open_share, own_masks
 from kdlib.course.checks.efficientad import hard_loss, own_mix, patch_sizes, quantile_map
 from kdlib.course.checks.fabric import fair_attention, one_kernel, own_fabric_student, undisturbed_guesses
 from kdlib.course.checks.memory import best_slots, memory_numbers, own_memory, saved_memory
-from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed, steps_and_epochs
-from kdlib.course.checks.rd import embedding_shapes, hard_mining, opposite_losses
+from kdlib.course.checks.one_model import mean_and_pooled, one_threshold, own_student, routed
+from kdlib.course.checks.rd import hard_mining, opposite_losses
 from kdlib.course.checks.rdpp import accumulated_steps, own_defects, pushed_apart, sorted_transport
-from kdlib.course.checks.snl import all_pairs, blind_spots, memory_limits, own_weights, soft_shares
+from kdlib.course.checks.snl import all_pairs, blind_spots, own_weights, soft_shares
 from kdlib.course.checks.start import auroc_by_hand, harmless_rescalings, nearest_distance, own_maps, sampled_aupro
-from kdlib.course.checks.stpm import distance_bounds, level_weights, own_threshold, rank_pixels
+from kdlib.course.checks.stpm import level_weights, own_threshold, rank_pixels
 from kdlib.course.checks.textures import any_shape_gains, blur_of_each, own_restorer, texture_numbers
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "blind_spots",
     "blur_of_each",
     "denoising_loss",
-    "distance_bounds",
-    "embedding_shapes",
     "even_part",
     "fair_attention",
     "flow_bounds",
@@ -36,10 +34,8 @@ __all__ = [
     "hard_mining",
     "hardest",
     "harmless_rescalings",
-    "learning_choice",
     "level_weights",
     "mean_and_pooled",
-    "memory_limits",
     "memory_numbers",
     "nearest_distance",
     "one_kernel",
@@ -70,7 +66,6 @@ __all__ = [
     "single_coupling",
     "soft_shares",
     "sorted_transport",
-    "steps_and_epochs",
     "texture_numbers",
     "undisturbed_guesses",
 ]

@@ -34,54 +34,6 @@ def even_part(answer: Callable[[Any], Any] | None) -> None:
         print(f"right: {share:.0%} of white noise's energy is left, and a second pass changes nothing ({twice:.0e})")
 
 
-def learning_choice(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
-    """Notebook 04: each image's gains, those of the predicted category, through which the predictor learns."""
-    generator = torch.Generator().manual_seed(0)
-    gains = torch.rand(3, 2, 4, 3, generator=generator).requires_grad_()
-    logits = torch.randn(6, 3, generator=generator).requires_grad_()
-    found = None if answer is None else answer(gains, logits)
-    if not answered(found):
-        return
-    fault = _value_fault(found, gains, logits) or _gradient_fault(found, gains, logits)
-    ending = "one mask goes forward, all of them tell the predictor what each would have changed"
-    print(f"not yet: {fault}" if fault else f"right: {ending}")
-
-
-def _value_fault(found: Tensor, gains: Tensor, logits: Tensor) -> str:
-    """What is wrong with the values of gains [B, C, h, w // 2 + 1], chosen from `gains` [K, ...] by `logits` [B, K]."""
-    expected = gains[logits.argmax(1)]
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
-        return f"expected gains {tuple(expected.shape)}, one mask per image; found {getattr(found, 'shape', found)}"
-    mixture = torch.einsum("bk,kchw->bchw", logits.softmax(1), gains)
-    if torch.allclose(found, mixture, atol=1e-5):
-        return "this is a mixture of all masks; what goes forward is one mask, that of the predicted category"
-    if not torch.allclose(found, expected, atol=1e-5):
-        return "these are not the gains of the category with the largest logit"
-    return ""
-
-
-def _gradient_fault(found: Tensor, gains: Tensor, logits: Tensor) -> str:
-    """What is wrong with the gradients of gains that have the right values."""
-    if not found.requires_grad:
-        return "no gradient comes through, to masks or predictor"
-    weight = torch.arange(found.numel(), dtype=torch.float32).view_as(found).cos()
-    to_gains, to_logits = torch.autograd.grad((found * weight).sum(), (gains, logits), allow_unused=True)
-    if to_logits is None or not to_logits.any():
-        return "the values are right, but no gradient reaches the logits: an index has none, weights have one"
-    worth = torch.einsum("bchw,kchw->bk", weight, gains.detach())  # what the loss would be with each mask alone
-    p, over_batch = logits.detach().softmax(1), logits.detach().softmax(0)
-    if torch.allclose(to_logits, over_batch * (worth - (over_batch * worth).sum(0)), atol=1e-4):
-        return "the softmax is over the images; the categories of one image add up to 1"
-    if torch.allclose(to_logits, worth, atol=1e-4):
-        return "the logits themselves are the weights; use their softmax"
-    if not torch.allclose(to_logits, p * (worth - (p * worth).sum(1, keepdim=True)), atol=1e-4):
-        return "the logits' gradient is not that of a mixture of the masks, weighted by the softmax"
-    mine = torch.zeros_like(gains).index_add(0, logits.argmax(1), weight)
-    if to_gains is None or not torch.allclose(to_gains, mine, atol=1e-4):
-        return "the predictor learns well; a mask, though, should learn from the images that use it alone"
-    return ""
-
-
 def open_share(answer: Callable[[Tensor, int], Tensor] | None) -> None:
     """Notebook 04: how open masks are, whatever a common factor: (sum of gains)^2 / (count * sum of squares)."""
     found = None if answer is None else answer(torch.full((2, 3, 4, 4), 0.5), 6)

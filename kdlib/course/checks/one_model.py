@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdlib.contract import Distiller
-from kdlib.course.checks.answers import answered, beats, numbers_right
+from kdlib.course.checks.answers import answered, beats
 from kdlib.data.records import ImageSet
 from kdlib.scoring import metrics
 from kdlib.scoring.result import Result
@@ -29,17 +29,6 @@ def one_threshold(answer: Mapping[str, Sequence[float]] | None) -> None:
         print(f"not yet: mean 1, pooled {pooled:.2f}; of the four pairs of a normal and a defective image, lose one")
     else:
         print(f"right: mean 1, pooled {pooled:.2f}: a defect of one category ranks below a normal image of the other")
-
-
-def steps_and_epochs(answer: Mapping[str, float] | None) -> None:
-    """Notebook 03: how often 48 images of a category are seen, alone and as one of six, in batches of 16."""
-    if not answered(answer):
-        return
-    true = {"epochs, one category": 600 * 16 / 48, "epochs, six": 600 * 16 / 288, "steps to be even": 600 * 6}
-    if numbers_right(answer, true, "an epoch is images divided by images per step", relative=0.01):
-        print(
-            "right: at equal steps the joint student saw each image six times less often: say which of the two is equal"
-        )
 
 
 def mean_and_pooled(answer: Callable[[Any, Any, Any], tuple[float, float]] | None) -> None:

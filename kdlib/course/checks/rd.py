@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kdlib import losses
 from kdlib.course.checks.answers import answered
-from kdlib.methods.rd import RD, RDConfig
 
 
 def opposite_losses(answer: Mapping[str, Any] | None) -> None:
@@ -75,23 +74,3 @@ def _mining_fault(gradient: Tensor, distance: Tensor, easy: float = 0.6, factor:
             return fault
     shrunk = float((share < 0.99).float().mean())
     return f"{shrunk:.0%} of the positions have shrunk, expected {easy:.0%}, to {factor:g} of what they were"
-
-
-def embedding_shapes(answer: Mapping[int, Sequence[int]] | None) -> None:
-    """Notebook 02: shape of RD's embedding for a ResNet-18 and images of some sizes."""
-    if not answered(answer):
-        return
-    model = _outline_of_rd()
-    for size, given in answer.items():
-        with torch.device("meta"):
-            true = tuple(model.student.bottleneck(model.teach(torch.empty(1, 3, size, size)))[0].shape)
-        if not isinstance(given, (list, tuple)) or tuple(given) != true:
-            print(f"not yet: {given} for {size} px; compare t3: the embedding has twice its channels and half its size")
-            return
-    print("right: five halvings from the image to the embedding, so a size that 32 does not divide cannot be restored")
-
-
-def _outline_of_rd() -> RD:
-    """RD with a ResNet-18 as a teacher, shapes without numbers."""
-    with torch.device("meta"):
-        return RD(RDConfig(backbone="resnet18", weights="random"))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,25 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdlib import losses
 from kdlib.course.checks.answers import answered, first_match, verdict
 from kdlib.scoring.result import Result
-
-
-def memory_limits(answer: Mapping[str, Sequence[float]] | None) -> None:
-    """Notebook 06: what CRAM with centres (0, 0) and (4, 0) makes of the token (1, 0) at its limits."""
-    if not answered(answer):
-        return
-    hints = {
-        "one centre": "with one centre its share is 1, whatever the token",
-        "huge scales": "huge scales give the nearest centre the whole share",
-        "zero scales": "equal shares make a mean of the centres",
-        "identity": "the shares sum to 1, so sum a (c + x - c) is",
-    }
-    true = dict(zip(hints, ((0, 0), (0, 0), (2, 0), (1, 0)), strict=True))
-    for name, value in true.items():
-        given = np.asarray(answer.get(name, ()), dtype=float)
-        if given.shape != (2,) or not np.allclose(given, value, atol=1e-3):
-            print(f"not yet: {answer.get(name)} for '{name}'; {hints[name]}")
-            return
-    print("right: from nothing of the token to all of it; what lies between is decided by rho and by the scales")
 
 
 def blind_spots(answer: Mapping[str, Sequence[str]] | None) -> None:

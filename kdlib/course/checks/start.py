@@ -61,9 +61,9 @@ def nearest_distance(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     print(f"not yet: off by up to {error:.2f}; for each position, form all distances to the memory, and keep the least")
 
 
-def own_maps(answer: ArrayLike | None, to_beat: Result) -> None:
-    """Notebook 00: the learner's maps [N, H, W] of the images of `to_beat`, whose image AUROC is the score to beat."""
-    maps_judged(answer, to_beat, "image_auroc")
+def own_maps(answer: ArrayLike | None, to_beat: Result, metric: str = "image_auroc") -> None:
+    """Notebooks 00 to 02: the learner's maps [N, H, W] of the images of `to_beat`, whose metric is to be beaten."""
+    maps_judged(answer, to_beat, metric)
 
 
 def sampled_aupro(answer: Callable[[Any, Any], float] | None) -> None:

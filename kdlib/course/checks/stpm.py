@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from kdlib import losses
 from kdlib.course.checks.answers import answered
 from kdlib.scoring.calibration import threshold
 
@@ -79,23 +77,3 @@ def _rank_hint(found: float, n: int, quantile: float) -> str:
     if found == math.ceil((n + 1) * quantile) + 1:
         return "one rank too high: the k-th smallest is at position k - 1 of the sorted scores"
     return "sort the scores, and take the k-th smallest, k = ceil((n + 1) x share)"
-
-
-def distance_bounds(answer: Sequence[float] | None) -> None:
-    """Notebook 01: the largest half squared distance of unit vectors, for any vectors and for those after a ReLU."""
-    if not answered(answer):
-        return
-    given = np.asarray(answer, dtype=float)
-    if given.shape != (2,):
-        print(f"not yet: expected two numbers; found {answer}")
-        return
-    e = torch.eye(8)[:, :, None, None]
-    random = torch.randn(2, 500, 8, 1, 1, generator=torch.Generator().manual_seed(0))
-    cases = {"any features": [(e, -e), tuple(random)], "features after ReLU": [(e, e.roll(1, 0)), tuple(random.relu())]}
-    for bound, (name, pairs) in zip(given, cases.items(), strict=True):
-        largest = max(float(losses.normalised_l2(t, s).max()) / 2 for t, s in pairs)
-        if abs(bound - largest) > 1e-4:
-            side = "distances above it exist" if bound < largest else "no pair of vectors comes near it"
-            print(f"not yet: {bound:g} for {name}: {side}; the distance is 1 - cos, so how small can cos be?")
-            return
-    print("right: opposite vectors end the first range, vectors without a common channel the second")
