@@ -16,7 +16,7 @@ from kdlib import losses
 from kdlib.course.checks.answers import answered, first_match, numbers_right, verdict
 from kdlib.scoring.result import Result
 
-_SETTINGS = ("clean", "on_foreground", "push", "push_weight", "preserve_weight", "hardest", "items", "score")
+_SETTINGS = ("clean", "on_foreground", "push", "push_weight", "hardest", "items", "score")
 
 
 def best_gate(answer: Mapping[str, float] | None) -> None:
