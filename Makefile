@@ -46,8 +46,8 @@ lint: $(STAMP)  ## style (notebooks too), types, spelling and links
 browser: $(STAMP)  ## JupyterLab in headless Chromium; pictures of it land in build/browser
 	$(RUN) -m pytest -m browser -rs tests/browser
 
-notebooks: $(STAMP)  ## run all (or NOTEBOOKS=...) and store their outputs
-	env -u MPLBACKEND $(RUN) .ci/run_notebooks.py $(NOTEBOOKS)
+notebooks: $(STAMP)  ## run all (or NOTEBOOKS=...) and store their outputs; with one thread they repeat
+	env -u MPLBACKEND OMP_NUM_THREADS=1 $(RUN) .ci/run_notebooks.py $(NOTEBOOKS)
 
 handout: $(STAMP)  ## an edition of the course without solutions, in build/handout
 	rm -rf build/handout

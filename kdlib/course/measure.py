@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -43,13 +43,16 @@ def finished(method: str, folder: str | Path = "../data/students") -> Distiller:
     return kd.load(Path(folder) / method).model
 
 
-def maps(rows: Mapping[str, Judged], images: ImageSet, chosen: Sequence[int]) -> Figure:
-    """Some test images and their maps by each detector, in units of its threshold; sizes of maps may differ."""
+def maps(rows: Mapping[str, Judged], images: ImageSet, chosen: Sequence[int], **style: Any) -> Figure:
+    """Some test images and their maps by each detector, in units of its threshold; sizes of maps may differ.
+
+    `style` is what `figures.beside` takes, such as `dimmest` for a logarithmic scale.
+    """
     items = [images[i] for i in chosen]
     shown = {name: [r.map_of(i) / d.threshold.value for i in chosen] for name, (r, d) in rows.items()}
     titles = [images.samples[i].defect.replace("_", " ") for i in chosen]
     masks = [item["mask"][0] > 0 for item in items]
-    return figures.beside([item["image"] for item in items], shown, masks, titles=titles)
+    return figures.beside([item["image"] for item in items], shown, masks, titles=titles, **style)
 
 
 def table(rows: Mapping[str, Judged], kinds: bool = False) -> str:

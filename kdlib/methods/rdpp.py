@@ -25,7 +25,7 @@ Differs from the official code: a pattern of its own for each image and step, wh
 The `quick` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`); the fast noise, no transport loss, a falling rate, clipped gradients, hundreds of steps.
 The `full` preset is `quick` for 256 px, without the finest level. Every step runs the teacher on noisy images, which no
-    cache can hold: it costs three times RD's, so that ten minutes on two cores are less than half as many steps.
+    cache can hold: it costs two and a half times RD's, so that ten minutes on two cores are less than half as many.
 Taught in: notebooks/07_rdpp.ipynb, "Build it".
 """
 
