@@ -131,6 +131,14 @@ class Arrays(EfficientAD):
         return stored("autoencoder")[x[:, 0, 0, 0].long()]
 
 
+def test_the_rim_is_zero_in_published_maps_and_continued_in_residuals() -> None:
+    model, x = Arrays(), torch.zeros(1, 3, 1, 1)
+    for amap in model.level_maps(x):
+        assert not amap[..., :4, :].any() and amap[..., 4:-4, 4:-4].any()
+    for r in model.residuals(x):
+        assert torch.equal(r[..., 0, 4:-4], r[..., 4, 4:-4]) and r[..., 0, 4:-4].any()
+
+
 class Set:
     """Training images by number, and those held out."""
 

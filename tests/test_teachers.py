@@ -63,6 +63,13 @@ def test_a_teacher_is_frozen_and_a_student_is_not() -> None:
     assert not student.eval().training and not any(m.training for m in student.modules())
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "wide_resnet50_2", "tf_efficientnet_lite0"])
+def test_no_block_of_a_random_student_starts_as_the_identity(backbone: str) -> None:
+    student = teachers.student_like(teachers.teacher(backbone, weights="random"))
+    norms = [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all((norm.weight == 1).all() for norm in norms)
+
+
 def test_random_weights_are_the_same_everywhere_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     first, drawn = teachers.teacher("resnet18", weights="random"), torch.rand(1)

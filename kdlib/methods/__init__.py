@@ -67,6 +67,12 @@ def own_name(name: str) -> str:
     return ALIASES.get(method, method) + slash + variant
 
 
+def described(name: str) -> str:
+    """What the file of `method` or `method/preset` says of it: its paper, and what differs from that."""
+    method = own_name(name).partition("/")[0]
+    return import_module((METHODS | BASELINES)[method].__module__).__doc__ or ""
+
+
 def preset(name: str) -> DistillerConfig:
     """The configuration behind `method/preset`, for example `rd/mvtec`; a bare `rd` means `rd/quick`.
 

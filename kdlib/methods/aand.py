@@ -54,7 +54,7 @@ _WEIGHTS = ("push", "push_weight", "preserve_weight", "hardest", "shifted", "str
 
 @dataclass(frozen=True, kw_only=True)
 class AANDConfig(RDConfig):
-    """RD's settings and AAND's own; defaults are those of the official code.
+    """RD's settings and AAND's own; defaults are those of the official code but for `textures`.
 
     Attributes:
         hardest: Worst restored positions of an image that count on top of RD's loss; 0 leaves that alone.

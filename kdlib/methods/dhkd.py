@@ -16,7 +16,8 @@ Differs from the paper: its text was not found and its repository holds no code,
     relative, Rudolph et al., WACV 2023); the student's width; strength and place of the noise (the range of relatives;
     on a random rectangle every second time, as defects are local); the frequency branch (Res FFT-Conv's, for a view of
     the whole image); the affinity's form (structured distillation's) and weight; clipped gradients (CS-Flow's); level
-    maps standardised on training images, since levels differ in scale.
+    maps standardised on held-out normal images where `fit` is given any, else on training images, since levels differ
+    in scale.
 Differs from the official code: none is published. Against AST's: three levels instead of one, no foreground mask, no
     clamp of outputs to 1e6, which bounded scales make needless.
 The `quick` preset differs further: EfficientNet-Lite0, its features averaged over 3 x 3 positions

@@ -45,7 +45,7 @@ from kdlib.methods.rd import RD, RDConfig, mined
 
 @dataclass(frozen=True, kw_only=True)
 class DNPKDConfig(RDConfig):
-    """Defaults are those of the official code.
+    """Defaults are those of the official code but for `spectrum` and `predictor`.
 
     Attributes:
         fafc: Compress frequencies before SubNet; without it there are no masks and no predictor.

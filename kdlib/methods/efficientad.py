@@ -15,8 +15,9 @@ Paper: Batzner, Heckler, König. EfficientAD: Accurate Visual Anomaly Detection 
     2024, arXiv 2303.14535.
 Differs from the paper: in a batch of several images each has its own quantile (`over="batch"` is one for all; the
     paper's batch is one image); auxiliary images are what `fit(auxiliary=...)` gives, rendered textures by default, not
-    ImageNet's; images of any multiple of 32 pixels from 64 on; where the teacher is a timm network, its one level is
-    imitated by a padded PDN averaged onto the same positions, and maps have no rim. Quantiles are of the normal images
+    ImageNet's, neither cropped nor made grey at random; images of any multiple of 32 pixels from 64 on; where the
+    teacher is a timm network, its one level is imitated by a padded PDN averaged onto the same positions, and maps have
+    no rim. Quantiles are of the normal images
     that `fit(held_out=...)` gives; `run` gives none, as its threshold needs them, and then of training images. Whether
     the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
 Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
@@ -57,6 +58,8 @@ _UNIT = 0.1  # what a pixel at the upper quantile gets
 @dataclass(frozen=True, kw_only=True)
 class EfficientADConfig(DistillerConfig):
     """Defaults are the paper's for EfficientAD-S; `backbone="pdn_medium", architecture="medium"` is EfficientAD-M.
+
+    The paper's teacher is not part of kdlib: give a file of weights (`weights`), or distil one, see `methods/pdn.py`.
 
     Attributes:
         backbone: A PDN (see `kdlib.teachers.patches`), or a timm network of which `strides` names one level.
@@ -212,7 +215,7 @@ class EfficientAD(Distiller):
         return [_UNIT * (m - low) / (high - low) for m, (low, high) in zip(self.distances(x), ends, strict=True)]
 
     def residuals(self, x: Tensor) -> list[Tensor]:
-        return [self._with_rim(t - s) for _, (t, s) in self._weighed(self.pairs(x))]
+        return [self._with_rim(t - s, "replicate") for _, (t, s) in self._weighed(self.pairs(x))]
 
     def _weighed(self, levels: Sequence[Any]) -> list[tuple[float, Any]]:
         """What belongs to the student and to the autoencoder, with its share in the map; without what has none."""
@@ -226,9 +229,13 @@ class EfficientAD(Distiller):
         fall = round(self.config.decay * steps)
         return super().schedule(steps) or partial(MultiStepLR, milestones=[fall], gamma=0.1)
 
-    def _with_rim(self, amap: Tensor) -> Tensor:
-        """Zeros, as published, or where maps are blurred their edge: most of a calibrated map lies below 0."""
-        return F.pad(amap, (self.rim,) * 4, mode="replicate" if self.config.blur else "constant")
+    def _with_rim(self, amap: Tensor, mode: str = "") -> Tensor:
+        """The map between zeros, as published, or its edge continued.
+
+        The edge where maps are blurred, as most of a calibrated map lies below 0, and for residuals: statistics of
+        zeros say nothing of what is normal beside them.
+        """
+        return F.pad(amap, (self.rim,) * 4, mode=mode or ("replicate" if self.config.blur else "constant"))
 
 
 _QUICK = EfficientADConfig(

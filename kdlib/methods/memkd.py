@@ -19,7 +19,7 @@ Differs from the paper: its text was not at hand, only its abstract, notes of ot
     temperature is ours: with 1, as published, 50 slots get shares that are nearly alike.
 Differs from the public code: there keys and values are no parameters: they are neither trained nor saved
     (`trainable=False` freezes ours, which are saved). It sums over a batch where we take means, L_ORTH excepted, which
-    so weighs 16 times less beside the others in a batch of 16. L_ORTH is signed there and can fall to -1, to values
+    so weighs 16 times less there, in a batch of 16, than here. L_ORTH is signed there and can fall to -1, to values
     opposite to keys (`orthogonality="signed"`). A second public code asks the keys in L_NM (`exemplars_ask="keys"`).
     Maps are summed as they are, not divided by their sizes. The last epoch is kept. Teachers whose features can be
     negative get students without a ReLU behind each stage; widths follow any timm teacher.
@@ -50,7 +50,7 @@ from kdlib.schedules import Schedule, named
 
 @dataclass(frozen=True, kw_only=True)
 class MemKDConfig(DistillerConfig):
-    """Defaults are those of the public code, in reverse.
+    """Defaults are those of the public code, in reverse, but for `trainable` and `orthogonality`.
 
     Attributes:
         strides: In reverse the coarsest level has the embedding's size; it is not restored, but exemplars for the

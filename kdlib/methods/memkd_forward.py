@@ -4,8 +4,9 @@
             |                                                                   |   |   |
             +--> stem --> stage --> s1 --> M1 --> stage --> s2 --> M2 --> stage --> s3
 
-Loss, paper and differences: see `kdlib.methods.memkd`. The student is a ResNet; only the first layer of a stage behind
-    a memory is wider than in the original, as it takes the features and what they recall side by side.
+Loss, paper and differences, most of it RECONSTRUCTED: see `kdlib.methods.memkd`. The student is a ResNet; only the
+    first layer of a stage behind a memory is wider than in the original, as it takes the features and what they recall
+    side by side.
 Differs from the public code further: a teacher that is no ResNet is imitated by a ResNet with the teacher's channels.
 Taught in: notebooks/11_memory.ipynb, "Break it".
 """

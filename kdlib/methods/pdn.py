@@ -45,7 +45,7 @@ from kdlib.layers.starts import Start, start
 
 @dataclass(frozen=True, kw_only=True)
 class PDNConfig(DistillerConfig):
-    """Defaults are the paper's.
+    """Defaults are the paper's, but for what the module names.
 
     Attributes:
         architecture: `small` or `medium`.

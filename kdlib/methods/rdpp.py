@@ -21,7 +21,8 @@ Differs from the paper: its text was not at hand; losses and settings are the of
 Differs from the official code: a pattern of its own for each image and step, where the code crops one pattern for ever;
     patches scale with the image; 32 images per step for two added gradients of 16; 200 epochs for a list of 10 to 300
     per category; the last step counts, not the best of all epochs on the test images; the odd last batch's gradient
-    is not carried over; RD's differences (`methods/rd.py`).
+    is not carried over; images are resized with antialiasing (the code's OpenCV has none, so that its textures are
+    rougher); RD's differences (`methods/rd.py`).
 The `quick` preset differs too: EfficientNet-Lite0 teaches, its features averaged over 3 x 3 positions
     (`neighbourhood`); the fast noise, no transport loss, a falling rate, clipped gradients, hundreds of steps.
 The `full` preset is `quick` for 256 px, without the finest level. Every step runs the teacher on noisy images, which no
@@ -53,7 +54,7 @@ _PUBLISHED_SUM = 1.11  # of the three published weights, by which the code divid
 
 @dataclass(frozen=True, kw_only=True)
 class RDPPConfig(RDConfig):
-    """RD's settings and RD++'s own, with the defaults of the official code; a weight of 0 switches a loss off.
+    """RD's settings and RD++'s own, the official code's but for length and batch; a weight of 0 switches a loss off.
 
     Attributes:
         lr: Adam learning rate of bottleneck and decoder.

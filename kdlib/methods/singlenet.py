@@ -12,7 +12,8 @@ Paper: Thomine, Snoussi. SingleNet: Single-Layer Distillation with Fourier
 Differs from the paper: its body was not at hand, only the abstract; all else is that of the code of its first author.
     No published number is known to us.
 Differs from the official code (SimonThomine/DistillationAD): losses are means over the batch; any power of 2 as
-    sampling; the cutoff is in cycles per position, so that it fits maps of any size, and the spectrum's centre is right
+    sampling; the code's images have 224 px and are resized by OpenCV without antialiasing, and its blur of 4 px is one
+    of them; the cutoff is in cycles per position, so that it fits maps of any size, and the spectrum's centre is right
     where they are not square; the filter may keep signs (`low_pass="real"`; the code takes the absolute value after
     each of two passes); blur in both directions, not along rows; training mode in every epoch; the last epoch is kept.
     The teacher's weights are torchvision's, not timm's own, which the code's bare name stands for. Taken over: batch

@@ -9,6 +9,9 @@ it exceeds the k-th smallest of them with a probability of at most (n + 1 - k) /
 makes that at most 1 - quantile. This is a mean over calibration sets: for one set, the true false-alarm rate of
 continuous scores follows Beta(n + 1 - k, k), which gives the interval reported here. Ties can only lower the rate.
 
+With `normal` or `whitened` maps the scores come from cross-fitting (each fifth of the images by statistics of the
+others) and the detector's statistics from all of them, so that the scores are exchangeable only nearly.
+
 **Too few images.** Where k exceeds n, the highest calib score is the threshold, and what can be promised is a rate of
 1 / (n + 1), more than was asked for. A quantile of 0.95 needs 19 images.
 """

@@ -11,9 +11,10 @@ c m, c > 1, on a defect, its log likelihood ratio is
 
     log [exp(-e / (c m)) / (c m)] - log [exp(-e / m) / m]  =  (1 - 1 / c) e / m - log c
 
-and rises with e / m alone, whatever c is: by the lemma of Neyman and Pearson no statistic of e finds more defects at
-the same rate of false alarms. Over independent levels with one c the quotients add up, which is the fusion `sum`; their
-`product`, the default, asks that all levels agree, and was better on tuning images.
+and rises with e / m alone: if c is the same at all places, by the lemma of Neyman and Pearson no statistic of a place
+and its e finds more defects at the same rate of false alarms over all of them. Over independent levels with one c the
+quotients add up, which is the fusion `sum`; their `product`, the default, asks that all levels agree, and was better on
+tuning images. Whitened maps, sums over many channels, vary less than an exponential: the order within a level stays.
 
 Means of few images are noisy: they are smoothed by a Gaussian of one feature cell and floored, and a `strength` below 1
 draws their logarithm towards the level's. Of parts that lie anywhere, a place has no usual error of its own, but the

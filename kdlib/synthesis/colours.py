@@ -1,7 +1,7 @@
 """Ten ways to change a texture's colours or direction, of which DRAEM applies three in a row.
 
-Re-implemented with torchvision, since the library of the public code, imgaug, is no longer maintained; the range of the
-sharpness is ours.
+Re-implemented with torchvision, since the library of the public code, imgaug, is no longer maintained: saturation is
+multiplied where that adds to it, so that grey stays grey, and the range of the sharpness is ours.
 """
 
 from __future__ import annotations

@@ -87,6 +87,11 @@ def student_like(teacher: Teacher, init: Literal["random", "pretrained"] = "rand
     if not isinstance(teacher, Pyramid):
         raise ValueError(f"'{teacher.name}' is no timm network; expected a teacher made by kdlib.teachers.teacher")
     net = create(teacher.name, teacher.levels)
+    # timm starts the last normalisation of a residual block at 0, so that the block is the identity; torchvision, from
+    # which the papers' students come, starts it at 1.
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.ones_(module.weight)
     source = Weights(kind="random", tag="torch's current seed")
     if init == "pretrained":
         net.load_state_dict(teacher.net.state_dict())

@@ -43,7 +43,7 @@ class Settings:
         white: White level of 16-bit grey files, such as 1023 or 4095; none: 65535.
         protocol: `single`: a model per category; `multi`: one for all.
         maps: How level maps are scored: `plain`, as published; `normal`, divided by normal maps; `whitened`; or `auto`,
-            what suits the method. Settings follow after a blank, as in `normal floor=1.0`.
+            what suits the method, for a paper's preset `plain`. Settings follow after a blank: `normal floor=1.0`.
         size: Working height and width in pixels.
         overrides: Fields of the methods' configurations.
         device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
