@@ -17,11 +17,11 @@ Differs from the paper: in a batch of several images each has its own quantile (
     paper's batch is one image); auxiliary images are what `fit(auxiliary=...)` gives, rendered textures by default, not
     ImageNet's, neither cropped nor made grey at random; images of any multiple of 32 pixels from 64 on; where the
     teacher is a timm network, its one level is imitated by a padded PDN averaged onto the same positions, and maps have
-    no rim. Quantiles are of the normal images
-    that `fit(held_out=...)` gives; `run` gives none, as its threshold needs them, and then of training images. Whether
-    the gradient of the imitation reaches the autoencoder, as in public code, is UNVERIFIED (`detach=True`: no).
-Differs from the official code: there is none. Against nelson1425/EfficientAD, which most use: the penalty is on (its
-    default is off), statistics and quantiles are saved with the model.
+    no rim; its teacher is not part of kdlib (give `weights`, or distil one: `pdn`). Quantiles are of images given by
+    `fit(held_out=...)`, in a `run` of training images. Whether the gradient of the imitation reaches the autoencoder,
+    as in public code, is UNVERIFIED (`detach=True`: no).
+Differs from the official code: there is none. Against nelson1425/EfficientAD: the penalty is on (there off by default),
+    statistics and quantiles are saved with the model.
 The `quick` preset differs further: a quarter of the width, hundreds of steps at a higher rate, a hundredth of the
     values in the loss, one recoloured view for all, no dropout, a blurred map whose rim continues its edge.
 The `full` preset is for 256 px and several products: larger first weights, a higher, falling rate, and what lets the
@@ -58,8 +58,6 @@ _UNIT = 0.1  # what a pixel at the upper quantile gets
 @dataclass(frozen=True, kw_only=True)
 class EfficientADConfig(DistillerConfig):
     """Defaults are the paper's for EfficientAD-S; `backbone="pdn_medium", architecture="medium"` is EfficientAD-M.
-
-    The paper's teacher is not part of kdlib: give a file of weights (`weights`), or distil one, see `methods/pdn.py`.
 
     Attributes:
         backbone: A PDN (see `kdlib.teachers.patches`), or a timm network of which `strides` names one level.
@@ -185,11 +183,8 @@ class EfficientAD(Distiller):
         c = self.config
         self.scale.fit(self.teach(batch.image, batch.teacher) for batch in images)
         for phase in super().phases(images):
-            yield replace(
-                phase,
-                view=partial(recoloured, by=c.jitter),
-                auxiliary=phase.batch_size if c.penalty else 0,
-            )
+            auxiliary = phase.batch_size if c.penalty else 0
+            yield replace(phase, view=partial(recoloured, by=c.jitter), auxiliary=auxiliary)
         if c.quantiles is None:
             return
         self.eval()
@@ -230,11 +225,7 @@ class EfficientAD(Distiller):
         return super().schedule(steps) or partial(MultiStepLR, milestones=[fall], gamma=0.1)
 
     def _with_rim(self, amap: Tensor, mode: str = "") -> Tensor:
-        """The map between zeros, as published, or its edge continued.
-
-        The edge where maps are blurred, as most of a calibrated map lies below 0, and for residuals: statistics of
-        zeros say nothing of what is normal beside them.
-        """
+        """Zeros around, as published; the edge where maps are blurred, as most of a calibrated map lies below 0."""
         return F.pad(amap, (self.rim,) * 4, mode=mode or ("replicate" if self.config.blur else "constant"))
 
 
