@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from kdlib.cli_options import Given, configuration, takes
 from kdlib.data import DatasetError
 from kdlib.feature_sheet import drawable
-from kdlib.files import write_text
+from kdlib.files import check_folder, write_text
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.saving import load
 from kdlib.trials import scores
@@ -76,20 +76,22 @@ def score(
     judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) / "scores" if c else None)
     where = {"device": c.device, "precision": c.precision} if c else _where(given)
-    paths = scores.files(images, without=folder)
+    if folder:
+        check_folder(folder)
+    paths = scores.files(images, without=folder / "maps" if folder else None)
     maps = scores.map_names(paths)
     table_text = io.StringIO()
     writer = csv.writer(table_text if folder else sys.stdout, lineterminator="\n")
     writer.writerow(scores.COLUMNS)
     counts = dict.fromkeys(("normal", "anomalous", "error"), 0)
     for seen in _watched(scores.scored(judge, paths, **where, full_size=folder is not None), len(paths), bool(folder)):
+        place = Path("maps") / maps[seen.path]
+        if folder:
+            seen = scores.kept(seen, judge.scale, folder / place)
         counts[seen.verdict] += 1
-        drawn = ""
+        drawn = str(place) if folder and seen.amap is not None else ""
         if seen.error:
-            typer.echo(f"kdlib: {seen.error}", err=True)
-        elif folder and seen.amap is not None:
-            drawn = str(Path("maps") / maps[seen.path])
-            scores.save_map(seen.amap, judge.scale, folder / drawn)
+            typer.echo(f"kdlib: {printable(seen.error)}", err=True)
         value = "" if seen.score is None else f"{seen.score:.6g}"
         name = printable(str(seen.path))
         writer.writerow((name, value, f"{judge.threshold.value:.6g}", seen.verdict, printable(drawn)))
@@ -125,7 +127,8 @@ def features(
     """Draw the features of teacher and student side by side, one PNG per image and level."""
     judge, c = _detector(detector, given | {"category": category, "seed": seed})
     folder = results or (Path(c.out) if c else Path()) / "features"
-    paths = scores.files(images, without=folder)
+    check_folder(folder)
+    paths = scores.files(images, without=folder, drawn="*.level*.png")
     names = scores.map_names(paths)
     levels = level if level is not None else drawable(judge)
     failed = 0
@@ -134,8 +137,8 @@ def features(
             drawn = folder / names[path].with_suffix(f".level{each}.png")
             try:
                 typer.echo(draw_features(judge, path, each, channels, drawn))
-            except DatasetError as error:  # of this image; what is wrong with a level ends it all
-                typer.echo(f"kdlib: {error}", err=True)
+            except (DatasetError, OSError) as error:  # of this image; what is wrong with a level ends it all
+                typer.echo(f"kdlib: {printable(str(error))}", err=True)
                 failed += 1
                 break
     if failed:

@@ -76,7 +76,9 @@ class DistillerConfig:
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "clip": (self.clip is None or self.clip > 0, "a positive norm, or none"),
             "top_k": (self.top_k >= 1, "1 or more"),
-            "blur": (self.blur >= 0, "0 or more"),
+            "blur": (0 <= self.blur <= 100, "0 to 100 pixels of a 256 px image"),
+            "lr": (getattr(self, "lr", 1.0) > 0, "a number above 0"),
+            "betas": (all(0 <= beta < 1 for beta in getattr(self, "betas", ())), "numbers from 0 to below 1"),
             "margin": (0 <= self.margin <= 127, "0 to 127 pixels of a 256 px image"),
             "neighbourhood": (self.neighbourhood % 2 == 1 and self.neighbourhood > 0, "an odd number: 1, 3, 5, ..."),
             "strides": (min(self.strides, default=0) >= 1, "one or more positive numbers, like (4, 8, 16)"),
@@ -104,6 +106,16 @@ def check_fields(config: Any) -> None:
         except (TypeError, ValueError):
             expected = described(hints[each.name])
             raise ValueError(f"{each.name} is {value!r}; expected {expected}") from None
+
+
+def check_kind(name: str, value: object, kind: type, expected: str) -> None:
+    """Refuses an argument of another kind.
+
+    Raises:
+        ValueError: If `value` is no `kind`; it says what was `expected` in words.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is a {type(value).__name__}; expected {expected}")
 
 
 def check_names(given: Iterable[str], known: Iterable[str], owner: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -16,6 +17,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+_LONG = 200
+"""Bytes of a file's name above which it gets a shorter one while it is written; file systems take 255."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -38,11 +42,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a file beside its target, then renames it; what a killed process left beside it is removed."""
+    check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.part"):
+    marked = path.name
+    if len(os.fsencode(marked)) > _LONG:  # with more behind it, a file system may find it too long
+        marked = hashlib.sha256(os.fsencode(marked)).hexdigest()
+    for left in path.parent.glob(f".{glob.escape(marked)}.*.part"):
         if not _alive(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{marked}.{os.getpid()}.part")
     try:
         beside.touch()
         rights = beside.stat().st_mode  # those of any new file here, whatever a library gives its own
@@ -80,6 +88,33 @@ def add_tensors(digest: hashlib._Hash, tensors: Iterable[tuple[str, Tensor]]) ->
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` and `~name` as the home folders that they stand for; a file called `~name` stays that file.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        if Path(path).exists():
+            return Path(path)
+        raise ValueError(f"'{path}' begins with a home folder that nobody has here; write out the whole path") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that cannot be made, before there is anything to write into it.
+
+    Raises:
+        ValueError: If it is a file, or a file is on the way to it.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise ValueError(f"'{place}' is a file; expected a folder, which may be new")
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a folder as long as it lasts.
@@ -87,8 +122,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: If another process is in it, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"'{folder}' is a file; expected a folder, which may be new")
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:

@@ -25,6 +25,21 @@ class Salt(IntEnum):
     PROCESS = -8  # what a step draws in another process than the first
 
 
+HIGHEST = 2**32 - 1
+"""The highest seed; NumPy's and torch's generators all take it."""
+
+
+def check_seed(seed: int) -> int:
+    """A seed that every generator takes.
+
+    Raises:
+        ValueError: If it is negative or too high.
+    """
+    if not 0 <= seed <= HIGHEST:
+        raise ValueError(f"seed is {seed}; expected a whole number from 0 to {HIGHEST}")
+    return seed
+
+
 def mix(*numbers: int) -> int:
     """One seed out of several numbers; neighbouring inputs give unrelated seeds."""
     mixed = 0x9E3779B97F4A7C15
@@ -40,6 +55,8 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
     One thread at a time: torch has one generator per device, and a second thread would draw from the first one's seed.
     """
+    if not 0 <= seed < 2**63:  # what `mix` gives is higher than a user's seed may be
+        check_seed(seed)
     accelerated = device is not None and device.type not in ("cpu", "meta")
     kind = device.type if device is not None and accelerated else "cuda"
     with _LOCK, torch.random.fork_rng(devices=[device] if accelerated else [], device_type=kind):

@@ -18,6 +18,7 @@ import yaml
 from kdlib.fields import default, expectations, meanings
 
 _NOTHING = ("", "~", "null", "none")
+_NULL = "tag:yaml.org,2002:null"
 _WIDTH = 110
 
 
@@ -94,11 +95,15 @@ def is_nothing(node: yaml.Node) -> bool:
 def values(nodes: Mapping[str, yaml.Node], hints: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """What nodes say, by the types of the fields of these names; whether they may say that is checked elsewhere.
 
+    A null is `None` for a field that may hold that; for another it is as if its line were not there.
+
     Raises:
         ValueError: If a value is a mapping, a list where none is declared, or has a tag.
     """
     found = {}
     for name, node in nodes.items():
+        if node.tag == _NULL and type(None) not in _members(hints[name]):
+            continue
         try:
             found[name] = _value(node, hints[name])
         except ValueError as error:

@@ -33,7 +33,7 @@ MAY_USE = {
     "contract": GROUND | {"losses", "maps", "teachers"},
     "methods": MODELS | {"synthesis"},
     "synthesis": GROUND | {"data", "maps"},
-    "data": {"files"},
+    "data": {"files", "randomness"},
     "training": MODELS - {"layers"} | {"data"},
     "scoring": MODELS | {"methods", "data"},
     "lettering": set(),

@@ -50,6 +50,14 @@ def test_the_preset_remembers_a_coreset(tmp_path: Path) -> None:
     assert torch.isfinite(model.anomaly_map(images[0]["image"][None])).all()
 
 
+@pytest.mark.parametrize("name", ["mean", "nearest"])
+def test_a_baseline_that_has_seen_nothing_is_refused(name: str, tmp_path: Path) -> None:
+    model, images = kd.build(name, backbone="resnet18", weights="random"), tiny.normal(tmp_path)
+    for use in (kd.calibrate, kd.evaluate):
+        with pytest.raises(ValueError, match="not trained yet: it remembers no normal features; call kd"):
+            use(model, images)
+
+
 def test_no_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="patches is 0; expected 1 or more"):
         kd.build("nearest", patches=0)

@@ -185,8 +185,11 @@ def test_mistakes_of_bench_and_of_paths(
     nowhere = failure(monkeypatch, capsys, "run", "stpm", "--data", str(tmp_path / "none"), "--out", str(tmp_path))
     assert "does not exist" in nowhere
     (tmp_path / "file").write_text("")
-    occupied = failure(monkeypatch, capsys, "run", "stpm", "--data", str(root), "--out", str(tmp_path / "file"), *SHORT)
-    assert occupied.startswith("kdlib: ") and "file" in occupied
+    for place in ("file", "file/deep"):
+        given = ("--data", str(root), "--out", str(tmp_path / place), *SHORT)
+        assert "file' is a file; expected a folder" in failure(monkeypatch, capsys, "run", "stpm", *given)
+    nobody = failure(monkeypatch, capsys, "run", "stpm", "--data", "~no user/x", "--out", str(tmp_path))
+    assert "'~no user/x' begins with a home folder that nobody has here" in nobody
     for size in ("big", "0", "-1"):
         assert "--size" in failure(monkeypatch, capsys, "bench", "stpm", "--size", size)
 
@@ -247,6 +250,16 @@ def test_one_file_drives_training_test_and_scores(
         call("score", str(root), *plain)
     with pytest.raises(ValueError, match=r"made with \{'size': \(64, 64\)\}, the configuration says"):
         call("test", *plain, "--size", "96")
+    with pytest.raises(ValueError, match=r"made with \{'white': 65535\}, the configuration says \{'white': 1023\}"):
+        call("test", *plain, "--white", "1023")
+    with pytest.raises(ValueError, match=r"made with \{'maps': 'plain'\}, the configuration says .*'whitened floor="):
+        call("test", *plain, "--maps", "whitened")
+    call("test", *plain, "--maps", "auto", "--results", str(tmp_path / "auto"))
+    assert set(pd.read_csv(tmp_path / "auto" / "metrics.csv")["maps"]) == {"plain"}
+    with pytest.raises(ValueError, match="holds what a run or a training made; name another folder with --results"):
+        call("test", *plain, "--results", str(out))
+    with pytest.raises(ValueError, match=r"my\.yaml' is a file; expected a folder"):
+        call("test", *plain, "--results", str(file))
     with pytest.raises(ValueError, match="holds results with other settings"):
         call("train", *plain, "--steps", "3")
     code = ending(monkeypatch, "score", str(root / "bottle" / "test"), *plain, "--category", "bottle")
@@ -306,6 +319,23 @@ def test_scores_and_maps_in_a_folder(judges: tuple[str, str], tmp_path: Path, mo
             assert file.size == (30, 20) and file.mode == "RGB"
     code = ending(monkeypatch, "score", str(tmp_path / "in/two/deep/[1].png"), "--detector", judges[0])
     assert code == 0
+
+
+def test_images_may_lie_where_results_go(
+    judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a**b.png", f"{'n' * 240}.png", f"{'n' * 248}.png"):
+        trees.picture(tmp_path / "in" / name)
+    given = (str(tmp_path / "in"), "--detector", judges[0], "--results", str(tmp_path / "in"))
+    for _ in range(2):
+        assert ending(monkeypatch, "score", *given) == 1  # one name is too long for a file that ends in .png.png
+        rows = pd.read_csv(tmp_path / "in" / "scores.csv")
+        assert rows["verdict"].tolist() == ["normal", "normal", "error"] and rows["map"].notna().sum() == 2
+    for _ in range(2):
+        assert ending(monkeypatch, "features", *given, "--level", "0", "--channels", "1") == 1
+        assert len(list((tmp_path / "in").glob("*.level0.png"))) == 2
+    with pytest.raises(ValueError, match=r"scores\.csv' is a file; expected a folder"):
+        call("score", *given[:-1], str(tmp_path / "in" / "scores.csv"))
 
 
 def test_images_that_are_not_there(judges: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

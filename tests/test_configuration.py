@@ -83,6 +83,14 @@ class Small(DistillerConfig):
     study: bool = ablation(True)
 
 
+@pytest.mark.parametrize(
+    ("method", "said"), [("dhkd/mvtec", "RECONSTRUCTION"), ("dnpkd", "RECONSTRUCTED"), ("st", "BMVC")]
+)
+def test_a_printed_file_begins_with_what_is_published_of_the_method(method: str, said: str) -> None:
+    head, _, _ = printed(method).partition("# METHOD")
+    assert said in head and all(line.startswith("#") for line in head.splitlines() if line)
+
+
 def test_comments_say_meaning_choices_and_default() -> None:
     assert meanings(Small)["blur"] == "Replaces what the base says, on two lines."
     assert meanings(Small)["epochs"] == "Passes over the training images."
@@ -174,6 +182,12 @@ MISTAKES = {
     "seed: &a [*a]": "line 1: seed is a list; expected a single value",
     "data: [a, b]": "line 1: data is a list; expected a single value",
     "data:": "data is missing",
+    "data: ~": "data is missing",
+    "data: null": "data is missing",
+    "seed: -1": "seed is -1; expected a whole number from 0 to 4294967295",
+    "method: rd\noptions:\n  lr: 0": "lr is 0.0; expected a number above 0",
+    "method: rd\noptions:\n  betas: [0.5, 1]": "betas is (0.5, 1.0); expected numbers from 0 to below 1",
+    "method: rd\noptions:\n  blur: 1e6": "blur is 1000000.0; expected 0 to 100 pixels",
     "out: !!python/object/apply:os.system [ls]": "has the tag tag:yaml.org,2002:python/object/apply:os.system",
     "out: !mine x": "has the tag !mine",
     "method: 3": "unknown method '3'",

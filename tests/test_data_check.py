@@ -53,6 +53,13 @@ def test_one_normal_image_cannot_be_split(tmp_path: Path) -> None:
     assert len(load(trees.loco(tmp_path / "c")).calib) == 2
 
 
+def test_check_warns_of_masks_without_a_defect(tmp_path: Path) -> None:
+    root = trees.mvtec(tmp_path)
+    trees.mask(root / "bottle" / "ground_truth" / "crack" / "000_mask.png", value=0)
+    with pytest.warns(UserWarning, match=r"1 anomalous images have a mask without a defect, such as .*crack.000\.png"):
+        load(root).check()
+
+
 def test_check_names_all_files_that_cannot_be_used(tmp_path: Path) -> None:
     root = trees.mvtec(tmp_path)
     splits = load(root)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dataset_trees as trees
+import numpy as np
 import pytest
 
 from kdlib.data import DatasetError, categories, load
@@ -61,6 +62,23 @@ def test_unknown_category_lists_the_known(tmp_path: Path) -> None:
 def test_impossible_options(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(DatasetError, match="must be positive and calib_share"):
         load(trees.mvtec(tmp_path), **options)
+
+
+@pytest.mark.parametrize("options", [{"white": 1023.5}, {"white": "a"}, {"seed": 1.5}, {"seed": -1}, {"seed": 2**32}])
+def test_options_that_are_whole_numbers(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(DatasetError, match=r"must (be a whole number|lie) between .* and (65535|4294967295)"):
+        load(trees.mvtec(tmp_path), **options)
+    assert type(load(tmp_path, white=np.int64(1023)).train.white) is int
+
+
+@pytest.mark.parametrize("target", [".", "x"])
+def test_links_in_a_circle_are_named(tmp_path: Path, target: str) -> None:
+    trees.pictures(tmp_path / "normal", 4)
+    (tmp_path / "normal" / "x").symlink_to(target)
+    with pytest.raises(
+        DatasetError, match=r"normal.x is a link that leads (back to a folder in which it lies|to nothing .*)\. Remove"
+    ):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,12 @@ def test_own_folder_holds_out_normal_images_for_the_test(tmp_path: Path, folder:
 
 
 @pytest.mark.parametrize("ending", [".png", "_mask.png"])
-@pytest.mark.parametrize("mask_folder", ["masks", "ground_truth"])
+@pytest.mark.parametrize("mask_folder", ["masks/dent", "ground_truth/dent", "Masks/Dent"])
 def test_own_folder_with_test_and_masks(tmp_path: Path, mask_folder: str, ending: str) -> None:
     trees.pictures(tmp_path / "train", 10, ".JPG")
     trees.pictures(tmp_path / "test" / "good", 2)
     trees.pictures(tmp_path / "test" / "dent", 3)
-    trees.masks(tmp_path / mask_folder / "dent", 3, ending)
+    trees.masks(tmp_path / mask_folder, 3, ending)
     splits = load(tmp_path, size=8)
     assert counts(splits) == (8, 2, 5, 3) and splits.test.has_masks
     assert [int(item["mask"].sum()) for item in splits.test] == [32, 32, 32, 0, 0]

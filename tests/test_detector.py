@@ -137,6 +137,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "bright floats": (lambda p: np.full((8, 8, 3), 255.0), r"span 255 to 255; expected floats in 0\.\.1"),
     "NaN": (lambda p: torch.full((3, 8, 8), torch.nan), "span nan"),
     "normalised": (lambda p: torch.randn(3, 32, 64), "expected floats in 0..1"),
+    "empty picture": (lambda p: Image.new("RGB", (0, 4)), "has 0 x 4 pixels; expected at least 1 x 1"),
     "empty": (lambda p: np.zeros((0, 4, 3), np.uint8), r"array \(0, 4, 3\)"),
 }
 
@@ -153,6 +154,22 @@ def test_a_detector_needs_normal_images(detector: kd.Detector, detector_data: kd
         kd.calibrate(detector.model, detector_data.test)
     with pytest.raises(ValueError, match="no calibration images"):
         kd.calibrate(detector.model, detector_data.calib.subset([]))
+
+
+def test_other_objects_are_named(detector: kd.Detector, detector_data: kd.data.Splits, tmp_path: Path) -> None:
+    model: Any = detector.model
+    data: Any = detector_data
+    for wrong, call in (
+        ("detector is a STPM; expected a Detector as kd.cal", lambda: kd.score(model, pixels())),
+        ("detector is a str; expected a Detector", lambda: kd.score("folder", pixels())),  # type: ignore[arg-type]
+        ("detector is a STPM; expected a Detector", lambda: kd.save(model, tmp_path / "x")),
+        ("model is a Detector; expected a distiller", lambda: kd.fit(detector, data.train)),  # type: ignore[arg-type]
+        ("model is a Detector; expected a distiller", lambda: kd.calibrate(detector, data.calib)),  # type: ignore[arg-type]
+        ("images is a Splits; expected an image set, such as data.calib", lambda: kd.calibrate(model, data)),
+        ("images is a Splits; expected an image set, such as data.test", lambda: kd.evaluate(model, data)),
+    ):
+        with pytest.raises(ValueError, match=wrong):
+            call()
 
 
 def test_the_bytes_of_a_file_are_an_image(detector: kd.Detector, tmp_path: Path) -> None:

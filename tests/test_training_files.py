@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 import kdlib as kd
 from kdlib import files
 from kdlib.data import records
-from kdlib.files import alone, read_header, write_tensors, write_text
+from kdlib.files import alone, expanded, read_header, write_tensors, write_text
 from kdlib.randomness import seeded
 from kdlib.runtime import Runtime
 from kdlib.training import cache, loader
@@ -236,5 +236,29 @@ def test_what_is_no_image_set_or_no_folder_is_named(images: kd.data.ImageSet, tm
     with pytest.raises(ValueError, match=r"images is a Splits; expected an image set, such as data\.train"):
         tiny.fit(tiny.build("stpm"), data)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file' is a file; expected a folder"):
-        tiny.fit(tiny.build("stpm"), images, state=tmp_path / "file")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(ValueError, match="file' is a file; expected a folder"):
+            tiny.fit(tiny.build("stpm"), images, state=folder)
+        with pytest.raises(ValueError, match="file' is a file; expected a folder"):
+            write_text(folder / "card.json", "")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_not_every_generator_takes_are_refused(seed: int, images: kd.data.ImageSet) -> None:
+    with pytest.raises(ValueError, match=r"seed is .*; expected a whole number from 0 to 4294967295"):
+        tiny.fit(tiny.build("stpm"), images, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["a**[b].png", "n" * 255])
+def test_any_name_of_a_file_can_be_written(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "once")
+    write_text(tmp_path / name, "twice")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "twice"
+
+
+def test_a_file_may_begin_like_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~no user").touch()
+    assert expanded("~no user") == Path("~no user") and expanded("~") == Path.home()
+    with pytest.raises(ValueError, match="'~nobody else' begins with a home folder that nobody has here; write out"):
+        expanded("~nobody else")

@@ -164,6 +164,11 @@ def test_maps_are_whitened_where_they_are_distances(root: Path, tmp_path: Path, 
     assert [(row["method"], row["maps"]) for row in rows] == [("mean", "whitened"), ("nearest", "normal")]
 
 
+@pytest.mark.parametrize("method", ["rd/mvtec", "dhkd/mvtec", "aand/vit"])
+def test_maps_of_a_papers_preset_are_plain(method: str) -> None:
+    assert runs.Settings(data="workshop", overrides={}).recipe(method).maps == ("plain",)
+
+
 @pytest.mark.parametrize(("method", "options"), [("nearest", ()), ("dhkd", ("--option", "score=likelihood"))])
 def test_maps_that_cannot_be_whitened_are_refused_before_training(
     method: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

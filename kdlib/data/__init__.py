@@ -23,6 +23,7 @@ from kdlib.data.listing import contents
 from kdlib.data.reading import WHITE, open_image, open_mask, resize_image, resize_mask, to_rgb
 from kdlib.data.records import ImageSet, Item, Splits, join
 from kdlib.data.samples import Sample
+from kdlib.randomness import HIGHEST
 
 __all__ = [
     "LAYOUTS",
@@ -74,8 +75,8 @@ def load(
     shape = _size(size)
     if min(shape) < 1 or not 0 <= calib_share < 1:
         raise DatasetError(f"size={size!r} must be positive and calib_share={calib_share!r} at least 0 and below 1.")
-    if white is not None and not 255 <= white <= WHITE:
-        raise DatasetError(f"white={white!r} must lie between 255 and {WHITE}, such as 1023 or 4095.")
+    white = None if white is None else _whole("white", white, 255, WHITE, ", such as 1023 or 4095")
+    seed = _whole("seed", seed, 0, HIGHEST)
     wanted = [category] if isinstance(category, str) else category
     folder = locate(root, wanted)
     kind, known = recognise(folder, layout)
@@ -110,6 +111,17 @@ def _size(size: int | tuple[int, int]) -> tuple[int, int]:
         return operator.index(height), operator.index(width)
     except (TypeError, ValueError):
         raise DatasetError(f"size={size!r} must be a whole number of pixels, or two: (height, width).") from None
+
+
+def _whole(name: str, value: int, lowest: int, highest: int, such: str = "") -> int:
+    """An option as an `int`, NumPy's included."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DatasetError(f"{name}={value!r} must be a whole number between {lowest} and {highest}{such}.") from None
+    if not lowest <= number <= highest:
+        raise DatasetError(f"{name}={value!r} must lie between {lowest} and {highest}{such}.")
+    return number
 
 
 def _choose(wanted: Sequence[str] | None, known: Mapping[str, Path], root: Path) -> list[str]:

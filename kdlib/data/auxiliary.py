@@ -21,6 +21,7 @@ from kdlib.data.reading import open_image
 from kdlib.data.records import ImageSet
 from kdlib.data.samples import Sample
 from kdlib.data.textures import Drawn, Texture
+from kdlib.files import expanded
 
 DEFAULT = "textures"
 JOIN = "+"
@@ -113,7 +114,7 @@ def _samples(name: str, size: tuple[int, int]) -> Sequence[Sample]:
         return [Texture(path=Path("texture"), category=name, number=number) for number in range(_TEXTURES)]
     if name == "photographs":
         return [Cut(path=path, category=name, number=n) for n in range(_CUTS) for path in photographs()]
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if not offered(name) and folder.is_dir() and not fitting(folder):
         files = [file for place in folders_with_images(folder) for file in image_files(place)]
         if files:  # a folder for each kind, as DTD and ImageNet have

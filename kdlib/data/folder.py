@@ -11,6 +11,7 @@ Everything but the normal images is optional.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdlib.data.errors import DatasetError, readable
@@ -56,13 +57,20 @@ def collect(folder: Path, category: str) -> CategoryImages:
         elif top in ("test", *DEFECT_NAMES):
             _refuse_names(place, folder / parts[0], (*NORMAL_NAMES, *MASK_NAMES))
             defect = parts[1] if len(parts) > 1 else parts[0]
-            test += samples_in(place, category, defect, masks.joinpath(*parts[1:]) if masks else None)
+            test += samples_in(place, category, defect, _masks_for(masks, parts[1:]))
         elif top not in MASK_NAMES:
             raise DatasetError(
                 f"{folder / parts[0]} holds images, but its name does not tell what they are. Name it after a kind of "
                 f"normal images ({', '.join(TRAINING_NAMES)}), test, or {DEFECT_NAMES[0]}; or move it out of {folder}."
             )
     return CategoryImages(train=sorted(train, key=lambda sample: sample.path.as_posix()), test=test)
+
+
+def _masks_for(masks: Path | None, defect: Sequence[str]) -> Path | None:
+    """The folder of masks of a kind of defect, whose name may be written in another case."""
+    for name in defect:
+        masks = masks and (child(masks, name.lower()) or masks / name)
+    return masks
 
 
 def _training_folders(root: Path) -> list[Path]:

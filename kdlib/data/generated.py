@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kdlib.data.errors import DatasetError
 from kdlib.data.listing import has_images
+from kdlib.files import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def names() -> list[str]:
 def data_folder() -> Path:
     """Where generated data lies: $KDLIB_DATA, else data/ of the repository around the current folder, else ./data."""
     if chosen := os.environ.get("KDLIB_DATA"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if _is_repository(folder)), here) / "data"
 

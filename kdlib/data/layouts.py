@@ -13,6 +13,7 @@ from kdlib.data.layout import Layout
 from kdlib.data.listing import contents, few, folders_in
 from kdlib.data.trees import AD2, BMAD, BTAD, LOCO, MVTEC, MVTEC3D
 from kdlib.data.visa import VISA, why_no_meta
+from kdlib.files import expanded
 
 # "auto" takes the first that fits, so the more particular layouts come first.
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (VISA, MVTEC3D, BMAD, BTAD, AD2, LOCO, MVTEC, OWN)}
@@ -20,7 +21,7 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (VISA, MVTEC3
 
 def recognise(root: Path, layout: str) -> tuple[Layout, Mapping[str, Path]]:
     """The layout of a folder, and its categories with their folders."""
-    root = Path(os.path.abspath(root.expanduser()))
+    root = Path(os.path.abspath(expanded(root)))
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise DatasetError(f"The data set folder {root} {problem}. Give the folder that holds the categories.")

@@ -35,7 +35,7 @@ def image_files(folder: Path | None) -> list[Path]:
     unread: list[str] = []
     for entry in _visible(folder):
         path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
-        if entry.is_dir() or suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+        if _is_folder(entry) or suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
             continue
         if suffix in UNREAD_SUFFIXES:
             unread.append(entry.name)
@@ -84,7 +84,15 @@ def only_mask(image: Path, masks: Sequence[Path]) -> Path | None:
 
 def folders_in(folder: Path | None) -> list[Path]:
     """The visible folders directly in a folder, sorted by name."""
-    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
+    return [Path(entry.path) for entry in _visible(folder) if _is_folder(entry)]
+
+
+def folders_to_walk(folder: Path) -> Iterator[Path]:
+    """The same for a walk to any depth, which a link to a folder around it would make endless: a `DatasetError`."""
+    for part in folders_in(folder):
+        if part.is_symlink() and folder.resolve().is_relative_to(part.resolve()):
+            raise DatasetError(f"{part} is a link that leads back to a folder in which it lies. Remove it.")
+        yield part
 
 
 def child(folder: Path | None, *names: str) -> Path | None:
@@ -100,7 +108,7 @@ def folders_with_images(folder: Path) -> Iterator[Path]:
     """A folder and all below it, at any depth, that hold image files directly."""
     if image_files(folder):
         yield folder
-    for part in folders_in(folder):
+    for part in folders_to_walk(folder):
         yield from folders_with_images(part)
 
 
@@ -145,6 +153,14 @@ def few(names: Sequence[str], limit: int) -> str:
 
 def _looks_like_a_mask(path: Path) -> bool:
     return len(np.unique(np.asarray(decode(path).image))) <= _MASK_VALUES
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a `DatasetError` for links that only name each other."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise DatasetError(f"{entry.path} is a link that leads to nothing ({error}). Remove it.") from error
 
 
 def _visible(folder: Path | None) -> list[os.DirEntry[str]]:

@@ -107,7 +107,8 @@ def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
     """Resize a mask [h, w] to `size` = (H, W) by exact area average; bool [1, H, W].
 
     A pixel is defect when at least half of its area is. If that would erase the whole mask, every touched pixel counts
-    instead: with nearest-neighbour resizing, all that torchvision has for masks, hair-thin defects vanish.
+    instead: with nearest-neighbour resizing, all that torchvision has for masks, hair-thin defects vanish. Parts of a
+    mask smaller than that vanish beside larger ones.
     """
     if mask.shape != size:
         share = _average(_average(mask, size[0]).T, size[1]).T

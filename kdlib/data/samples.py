@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kdlib.data.errors import DatasetError
+from kdlib.data.errors import DatasetError, printable
 from kdlib.data.listing import image_files
 from kdlib.data.reading import open_image, open_mask
 
@@ -58,10 +59,17 @@ def open_sample(sample: Sample, white: int | None = None) -> tuple[Image.Image, 
 
 
 def check_files(samples: Iterable[Sample], white: int | None = None) -> None:
-    """Read all files, before anything trains; a `DatasetError` names all that cannot be used."""
+    """Read all files, before anything trains; a `DatasetError` names all that cannot be used.
+
+    Warns of anomalous images whose mask shows no defect.
+    """
     unique = list(dict.fromkeys(samples))
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = [problem for problem in pool.map(partial(_problem, white=white), unique) if problem]
+        found = list(pool.map(partial(_checked, white=white), unique))
+    problems = [problem for problem, _ in found if problem]
+    if empty := [str(sample.path) for sample, (_, blank) in zip(unique, found, strict=True) if blank]:
+        text = f"{len(empty)} anomalous images have a mask without a defect, such as {empty[0]}. Mend or remove it."
+        warnings.warn(printable(text), stacklevel=2)
     if problems:
         listed = "\n  ".join(problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -78,12 +86,13 @@ def fingerprint(samples: Iterable[Sample], *facts: object) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def _problem(sample: Sample, white: int | None) -> str:
+def _checked(sample: Sample, white: int | None) -> tuple[str, bool]:
+    """What is wrong with a sample's files, empty if nothing is; and whether it is anomalous with an empty mask."""
     try:
-        open_sample(sample, white)
+        _, mask = open_sample(sample, white)
     except DatasetError as error:
-        return str(error)
-    return ""
+        return str(error), False
+    return "", bool(sample.label) and mask is not None and not mask.any()
 
 
 def _described(sample: Sample) -> str:

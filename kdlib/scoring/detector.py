@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kdlib.config import Fusion
+from kdlib.config import Fusion, check_kind
 from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
-from kdlib.scoring.evaluation import evaluate, fitting
+from kdlib.scoring.evaluation import check_trained, evaluate, fitting
 from kdlib.scoring.normal_maps import FLOOR, FUSION, By, NormalMaps, Tally
 from kdlib.scoring.whitening import Moments, Whitening
 
@@ -129,6 +129,9 @@ def calibrate(
         ValueError: If an image is anomalous or there are too few, `maps` is unknown or not possible for the method, or
             level maps are no numbers.
     """
+    check_kind("model", model, Distiller, "a distiller as kd.build gives, trained by kd.fit")
+    check_kind("images", images, ImageSet, "an image set, such as data.calib")
+    check_trained(model)
     _check_images(images, maps)
     if maps == "whitened" and not model.whitens:
         raise ValueError(

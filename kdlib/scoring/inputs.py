@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kdlib.data.reading import open_image, resize_image, to_rgb
+from kdlib.files import expanded
 
 ImageLike: TypeAlias = str | bytes | bytearray | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 _EXPECTED = (
@@ -49,7 +49,7 @@ def decoded(image: ImageLike, white: int | None = None) -> Image.Image | NDArray
         ValueError: If it is no image, damaged, or its values have no known range.
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_image(Path(image).expanduser(), white)
+        return open_image(expanded(image), white)
     if isinstance(image, (bytes, bytearray)):
         return open_image(bytes(image), white)
     if isinstance(image, Tensor):
@@ -60,6 +60,8 @@ def decoded(image: ImageLike, white: int | None = None) -> Image.Image | NDArray
         image = _integers(image)
     if not isinstance(image, Image.Image):
         raise ValueError(f"cannot read an image from {type(image).__name__}; {_EXPECTED}")
+    if 0 in image.size:
+        raise ValueError(f"the PIL image has {image.width} x {image.height} pixels; expected at least 1 x 1")
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image), white)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from kdlib import methods
+from kdlib.config import check_kind
 from kdlib.contract import Distiller
-from kdlib.files import checksum, read_tensors, write_tensors, write_text
+from kdlib.files import checksum, expanded, read_tensors, write_tensors, write_text
 from kdlib.runtime import versions
 from kdlib.scoring.card import Card, NormalCard, read
 from kdlib.scoring.detector import Detector
@@ -35,7 +36,8 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
     `card.json` is a copy for people. `half` keeps trained weights as 16-bit floats, in half the space; scores change by
     the rounding.
     """
-    folder = Path(folder).expanduser()
+    check_kind("detector", detector, Detector, "a Detector as kd.calibrate or kd.load give")
+    folder = expanded(folder)
     trained = detector.model.trained_tensors()
     tensors = {f"model.{name}": halved(tensor) if half else tensor for name, tensor in trained.items()}
     for part, module in (("normal", detector.normal), ("whitening", detector.whitening)):
@@ -94,7 +96,7 @@ def load(folder: str | Path, *, weights: str | Path | None = None) -> Detector:
         ValueError: If files are missing, damaged, foreign, of another format, or the teacher's weights are others than
             those the student learned from.
     """
-    path = Path(folder).expanduser() / WEIGHTS
+    path = expanded(folder) / WEIGHTS
     if not path.is_file():
         raise ValueError(f"no detector in '{folder}': '{WEIGHTS}' is missing; expected a folder written by kd.save")
     try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdlib.config import check_kind
 from kdlib.runtime import choose
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.evaluation import predict
@@ -58,6 +59,7 @@ def score(
         ValueError: If an image cannot be read or understood, the list is empty, `batch_size` is below 1, or a map or
             score is NaN or infinite.
     """
+    check_kind("detector", detector, Detector, "a Detector as kd.calibrate or kd.load give")
     several = as_list(images)
     if not several:
         raise ValueError("there are no images to score; expected at least one")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from kdlib.data import open_image, resize_image
 from kdlib.data.listing import image_files
+from kdlib.files import expanded
 
 Draw = Callable[[tuple[int, int], torch.Generator], Tensor]
 
@@ -55,7 +56,7 @@ class Folder:
     files: tuple[Path, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        root = Path(self.path).expanduser()
+        root = expanded(self.path)
         folders = [root, *sorted(each for each in root.rglob("*") if each.is_dir())] if root.is_dir() else []
         object.__setattr__(self, "files", tuple(file for each in folders for file in image_files(each)))
         if not self.files:

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdlib.files import expanded
+
 # Far from the small numbers that users choose: a student drawn with the same seed would start as a copy of its teacher.
 RANDOM_SEED = 1_000_003
 
@@ -48,7 +50,7 @@ def resolve(name: str, weights: str | Path = "auto") -> Weights:
     if weights == "random":
         return RANDOM
     if weights not in ("auto", "hub"):
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         if not path.is_file():
             raise ValueError(f"weights file '{path}' not found; expected 'auto', 'hub', 'random' or an existing file")
         return Weights(kind="file", tag=path.name, path=path)
@@ -126,11 +128,14 @@ def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` or `.pth` file by name; a `ValueError` if it is damaged or holds other things."""
+    plain = path.suffix == ".safetensors"
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if plain else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
+        # torch advises to read such a file without its guard, which may run code out of it.
+        problem = first_line(error) if plain or isinstance(error, OSError) else "damaged, or more than tensors"
         raise ValueError(
-            f"'{path}' cannot be read as weights ({first_line(error)}); expected .safetensors or a plain state dict"
+            f"'{path}' cannot be read as weights ({problem}); expected .safetensors or a plain state dict"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"'{path}' holds no plain state dict; expected tensors by name")

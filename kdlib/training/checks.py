@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from typing import SupportsIndex
 
+from kdlib.config import check_kind
 from kdlib.data import ImageSet
 
 
 def check_sets(images: ImageSet, held_out: ImageSet | None, auxiliary: ImageSet | None) -> None:
     """Refuses sets that are empty or of another size, and anomalous images where only normal ones may be."""
-    if not isinstance(images, ImageSet):
-        raise ValueError(f"images is a {type(images).__name__}; expected an image set, such as data.train")
+    check_kind("images", images, ImageSet, "an image set, such as data.train")
     for part, name in ((images, "training images"), (held_out, "held-out images")):
         if part is None:
             continue

@@ -17,10 +17,11 @@ from accelerate.utils import broadcast
 from torch import nn
 from tqdm.auto import tqdm
 
+from kdlib.config import check_kind
 from kdlib.contract import Batch, Distiller, Losses, Phase
 from kdlib.data import ImageSet
-from kdlib.files import alone
-from kdlib.randomness import Salt, mix, seeded
+from kdlib.files import alone, expanded
+from kdlib.randomness import Salt, check_seed, mix, seeded
 from kdlib.runtime import agreed, choose, processes, synchronise
 from kdlib.training.checks import check_sets, whole_number
 from kdlib.training.loader import TrainingImages
@@ -65,15 +66,17 @@ def fit(
         on_step: Called after every step with the history so far; it may evaluate the model.
 
     Raises:
-        ValueError: If an image is anomalous, a set is empty or of another size, `seed` is no whole number, the loss
-            becomes NaN or infinite, or `state` is damaged, in use, or belongs to another run.
+        ValueError: If `model` or `images` is something else, an image is anomalous, a set is empty or of another size,
+            `seed` is no whole number from 0 to 2**32 - 1, the loss becomes NaN or infinite, or `state` is damaged, in
+            use, or belongs to another run.
         OSError: If a disc is full.
     """
+    check_kind("model", model, Distiller, "a distiller as kd.build gives")
     check_sets(images, held_out, auxiliary)
-    seed = whole_number(seed, "seed")
+    seed = check_seed(whole_number(seed, "seed"))
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False, mixed_precision="no")
-    place = None if state is None else Path(state).expanduser()
+    place = None if state is None else expanded(state)
     former = recorded(place) if place else {}
     if precision == "auto":
         precision = former.get("precision", "auto")

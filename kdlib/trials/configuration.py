@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, get_type_hints
 
 from kdlib import methods, yaml_file
 from kdlib.config import DistillerConfig, check_fields, check_names
+from kdlib.files import expanded
+from kdlib.randomness import check_seed
 from kdlib.trials.run import Settings
 
 OPTIONS = "options"
@@ -46,6 +49,8 @@ class Configuration(Settings):
         for name, value in (("category", self.category), ("seed", self.seed)):
             if value is not None and not value:
                 raise ValueError(f"{name} is an empty list; name one or more, or leave the line out")
+        for seed in self.seed:
+            check_seed(seed)
         if self.size < 1:
             raise ValueError(f"size is {self.size}; expected 1 pixel or more")
 
@@ -87,8 +92,8 @@ def completed(
         raise ValueError(f"{' and '.join(missing)} {verb} missing; {where}, or give {it} on the command line")
     values["method"] = methods.own_name(values["method"])
     for name in ("data", "out"):  # no shell has seen what a file says
-        if isinstance(values[name], str):
-            values[name] = os.path.expanduser(values[name])
+        if isinstance(values[name], str) and values[name].startswith("~"):
+            values[name] = str(expanded(values[name]))
     try:
         preset = methods.preset(values["method"])
         check_names(options or {}, [field.name for field in fields(preset)], f"'{values['method']}'")
@@ -140,11 +145,19 @@ def written(configuration: Configuration) -> str:
     study = [field.name for field in fields(config) if field.metadata.get("ablation")]
     return "\n".join((
         _HEAD.format(method=configuration.method),
+        _origin(configuration.method),
         yaml_file.commented(configuration, ORDER),
         f"# Settings of the method; a line that is left out is as in {configuration.method}.",
         f"{OPTIONS}:",
         yaml_file.commented(config, (*regular, *study), indent="  "),
     ))  # fmt: skip
+
+
+def _origin(method: str) -> str:
+    """Paper and differences from it, as a comment: what of the method is published, and what is reconstructed."""
+    paragraphs = re.split(r"\n(?=\S)", methods.described(method))
+    told = [p.strip() for p in paragraphs if re.match("(Paper|Method|Loss, paper|Differs|RECONSTR|Not the paper)", p)]
+    return textwrap.indent("\n".join((*told, "")), "# ")
 
 
 def _check_places(nodes: Mapping[str, Any], owner: str) -> None:

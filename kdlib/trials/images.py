@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -11,12 +10,13 @@ from accelerate.utils import broadcast_object_list
 from kdlib import data
 from kdlib.data.generated import offered
 from kdlib.data.records import Splits
+from kdlib.files import expanded
 from kdlib.runtime import processes
 
 
 def normalised(root: str) -> str:
     """The place of a data set in one spelling, `x` and `x/` alike; names of rendered sets stay."""
-    return root if offered(root) else str(Path(root).expanduser().resolve())
+    return root if offered(root) else str(expanded(root).resolve())
 
 
 def load(root: str, categories: list[str] | None, **options: Any) -> Splits:

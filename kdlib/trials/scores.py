@@ -16,8 +16,8 @@ from PIL import Image
 
 from kdlib.canvas import MAP_COLOURS
 from kdlib.data.layout import MASK_NAMES
-from kdlib.data.listing import folders_in, image_files, stem_of_image
-from kdlib.files import write_beside
+from kdlib.data.listing import folders_to_walk, image_files, stem_of_image
+from kdlib.files import expanded, write_beside
 from kdlib.scoring.calibration import Scale
 from kdlib.scoring.detector import Detector
 from kdlib.scoring.verdict import score
@@ -46,11 +46,11 @@ class Scored:
     error: str = ""
 
 
-def files(names: Sequence[str], without: Path | None = None) -> list[Path]:
+def files(names: Sequence[str], without: Path | None = None, drawn: str = "*") -> list[Path]:
     """The image files behind names of files, of folders (everything below, but for masks) and patterns (`shots/*.png`).
 
-    Each once, in the order of the names and then of the alphabet. What lies below the folder `without` is left out:
-    pictures that an earlier call has drawn.
+    Each once, in the order of the names and then of the alphabet. What lies below the folder `without` and is named
+    like `drawn` is left out: pictures that an earlier call has drawn.
 
     Raises:
         ValueError: If there are no names, or behind one there is no image.
@@ -61,7 +61,11 @@ def files(names: Sequence[str], without: Path | None = None) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         behind = [image for path in _paths(name) for image in (_below(path) if path.is_dir() else [path])]
-        behind = [image for image in behind if own is None or not image.resolve().is_relative_to(own)]
+        behind = [
+            image
+            for image in behind
+            if own is None or not image.resolve().is_relative_to(own) or not image.match(drawn)
+        ]
         if not behind:
             raise ValueError(f"there are no images in '{name}'; expected files such as .png, .jpg, .bmp or .tif")
         found |= dict.fromkeys(behind)
@@ -98,6 +102,17 @@ def map_names(paths: Sequence[Path]) -> dict[Path, Path]:
     }
 
 
+def kept(seen: Scored, scale: Scale, path: Path) -> Scored:
+    """What was seen, once its map is saved; an error where the file of the map cannot be written."""
+    if seen.amap is None:
+        return seen
+    try:
+        save_map(seen.amap, scale, path)
+    except OSError as error:
+        return Scored(path=seen.path, verdict="error", error=f"{printable(str(seen.path))}: {error}")
+    return seen
+
+
 def save_map(amap: NDArray[np.float32], scale: Scale, path: Path) -> None:
     """A map as a PNG of its size, from black (normal) to bright, all maps of a detector on its one scale."""
     colours = matplotlib.colormaps[MAP_COLOURS](scale.apply(amap), bytes=True)[..., :3]
@@ -120,7 +135,7 @@ def _batch(detector: Detector, paths: Sequence[Path], device: str, precision: st
 
 def _paths(name: str) -> list[Path]:
     """What a name stands for; what exists under exactly this name is no pattern."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return [path]
     if not glob.has_magic(name):
@@ -138,6 +153,6 @@ def _below(folder: Path) -> Iterator[Path]:
         owner = stem_of_image(path.stem)
         if owner == path.stem or owner not in stems:
             yield path
-    for part in folders_in(folder):
+    for part in folders_to_walk(folder):
         if part.name.lower() not in MASK_NAMES:
             yield from _below(part)

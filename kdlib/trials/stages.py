@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from kdlib import methods
-from kdlib.files import write_text
+from kdlib.data.reading import WHITE
+from kdlib.files import check_folder, write_text
 from kdlib.runtime import processes
-from kdlib.scoring.detector import Detector
+from kdlib.scoring.detector import WHITENED, Detector
 from kdlib.scoring.evaluation import evaluate
+from kdlib.scoring.normal_maps import NormalMaps
 from kdlib.scoring.saving import load
 from kdlib.trials import outputs, table
 from kdlib.trials.configuration import Configuration
@@ -21,7 +24,7 @@ from kdlib.trials.names import printable
 from kdlib.trials.run import opened, planned
 from kdlib.trials.runner import Report, claimed, part_of
 from kdlib.trials.runner import train as train_model
-from kdlib.trials.trial import Trial
+from kdlib.trials.trial import Trial, scoring
 
 
 def train(configuration: Configuration, report: Report) -> list[Path]:
@@ -63,9 +66,13 @@ def test(configuration: Configuration, results: Path, report: Report) -> pd.Data
     The images may be others than those of the training: another `data` with the same categories.
 
     Raises:
-        ValueError: If a detector is missing, or was made with other settings, or there are no test images.
+        ValueError: If a detector is missing, or was made with other settings, or there are no test images; or if
+            `results` is a file, or a folder of a run, whose own table would be written over.
     """
     c, rows = configuration, []
+    check_folder(results)
+    if (results / outputs.SETTINGS).exists():
+        raise ValueError(f"'{results}' holds what a run or a training made; name another folder with --results")
     trials = planned(c.settings(), [c.method], c.category, c.seed)
     if not processes().is_main_process:
         return pd.DataFrame()
@@ -92,8 +99,10 @@ def opened_detector(folder: Path, configuration: Configuration) -> Detector:
         )
     asked = methods.configure(configuration.method, **configuration.overrides)
     detector = load(folder, weights=None if asked.weights in ("auto", "hub", "random") else asked.weights)
-    own = asdict(detector.model.config) | {"size": detector.size}
-    wanted = asdict(asked) | {"size": (configuration.size, configuration.size)}
+    own = asdict(detector.model.config) | {"size": detector.size, "white": detector.white or WHITE}
+    wanted = asdict(asked) | {"size": (configuration.size, configuration.size), "white": configuration.white or WHITE}
+    if configuration.maps != "auto":
+        own["maps"], wanted["maps"] = _maps_of(detector), _maps_named(configuration.maps)
     differing = [name for name in wanted if name != "weights" and wanted[name] != own.get(name)]
     if differing:
         there = {name: own.get(name) for name in differing}
@@ -130,6 +139,27 @@ def folder_of(trial: Trial, part: str, out: Path) -> Path:
     return out / outputs.MODELS / outputs.model_name(trial.recipe.method, part, trial.seed)
 
 
+def _maps_of(detector: Detector) -> str:
+    """How a detector's level maps are scored, with all settings, in the words of a configuration."""
+    if detector.normal is None:
+        return "plain"
+    return _worded("whitened" if detector.whitening else "normal", detector.normal)
+
+
+def _maps_named(maps: str) -> str:
+    """The same of what a configuration says, which may leave settings out."""
+    told = scoring(maps)
+    kind = told.pop("maps")
+    if kind == "plain":
+        return "plain"
+    settings: dict[str, Any] = (WHITENED if kind == "whitened" else {}) | told
+    return _worded(kind, NormalMaps([torch.ones(1, 1, 1, 1)], **settings))
+
+
+def _worded(kind: str, normal: NormalMaps) -> str:
+    return " ".join((kind, *(f"{name}={value}" for name, value in normal.settings().items())))
+
+
 def _parts(trial: Trial) -> Sequence[str]:
     """What has a detector of its own: categories, or all of them together."""
     return list(dict.fromkeys(part_of(trial, category, trial.recipe.maps[0]) for category in trial.categories))
@@ -142,9 +172,10 @@ def _row(trial: Trial, detector: Detector, category: str, results: Path) -> dict
     keep = outputs.examples(images)
     result = evaluate(detector, images, keep=keep, device=trial.device, precision=trial.precision)
     outputs.draw(trial, detector, category, images, result, results)
+    maps = _maps_of(detector)
     return {
         **trial.columns(),
-        "maps": trial.recipe.maps[0],
+        "maps": trial.recipe.maps[0] if _maps_named(trial.recipe.maps[0]) == maps else maps,
         "category": printable(category),
         **result.metrics(),
         **outputs.columns(trial, detector, images, result),
