@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from threading import RLock
+from typing import SupportsIndex
 
 import torch
 
@@ -29,15 +31,16 @@ HIGHEST = 2**32 - 1
 """The highest seed; NumPy's and torch's generators all take it."""
 
 
-def check_seed(seed: int) -> int:
-    """A seed that every generator takes.
+def checked_seed(seed: SupportsIndex) -> int:
+    """A seed that every generator takes, as an `int`, NumPy's included.
 
     Raises:
-        ValueError: If it is negative or too high.
+        ValueError: If it is no whole number, negative or too high.
     """
-    if not 0 <= seed <= HIGHEST:
-        raise ValueError(f"seed is {seed}; expected a whole number from 0 to {HIGHEST}")
-    return seed
+    number = operator.index(seed) if hasattr(seed, "__index__") else -1
+    if not 0 <= number <= HIGHEST:
+        raise ValueError(f"seed is {seed!r}; expected a whole number from 0 to {HIGHEST}")
+    return number
 
 
 def mix(*numbers: int) -> int:
@@ -55,8 +58,6 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
     One thread at a time: torch has one generator per device, and a second thread would draw from the first one's seed.
     """
-    if not 0 <= seed < 2**63:  # what `mix` gives is higher than a user's seed may be
-        check_seed(seed)
     accelerated = device is not None and device.type not in ("cpu", "meta")
     kind = device.type if device is not None and accelerated else "cuda"
     with _LOCK, torch.random.fork_rng(devices=[device] if accelerated else [], device_type=kind):

@@ -64,9 +64,11 @@ def test_impossible_options(tmp_path: Path, options: dict[str, object]) -> None:
         load(trees.mvtec(tmp_path), **options)
 
 
-@pytest.mark.parametrize("options", [{"white": 1023.5}, {"white": "a"}, {"seed": 1.5}, {"seed": -1}, {"seed": 2**32}])
+@pytest.mark.parametrize(
+    "options", [{"white": 1023.5}, {"white": "a"}, {"white": 9}, {"seed": 1.5}, {"seed": -1}, {"seed": 2**32}]
+)
 def test_options_that_are_whole_numbers(tmp_path: Path, options: dict[str, object]) -> None:
-    with pytest.raises(DatasetError, match=r"must (be a whole number|lie) between .* and (65535|4294967295)"):
+    with pytest.raises(ValueError, match=r"(between 255 and 65535, a whole number|whole number from 0 to 4294967295)"):
         load(trees.mvtec(tmp_path), **options)
     assert type(load(tmp_path, white=np.int64(1023)).train.white) is int
 

@@ -23,7 +23,7 @@ from kdlib.data.listing import contents
 from kdlib.data.reading import WHITE, open_image, open_mask, resize_image, resize_mask, to_rgb
 from kdlib.data.records import ImageSet, Item, Splits, join
 from kdlib.data.samples import Sample
-from kdlib.randomness import HIGHEST
+from kdlib.randomness import checked_seed
 
 __all__ = [
     "LAYOUTS",
@@ -75,8 +75,7 @@ def load(
     shape = _size(size)
     if min(shape) < 1 or not 0 <= calib_share < 1:
         raise DatasetError(f"size={size!r} must be positive and calib_share={calib_share!r} at least 0 and below 1.")
-    white = None if white is None else _whole("white", white, 255, WHITE, ", such as 1023 or 4095")
-    seed = _whole("seed", seed, 0, HIGHEST)
+    white, seed = None if white is None else _white(white), checked_seed(seed)
     wanted = [category] if isinstance(category, str) else category
     folder = locate(root, wanted)
     kind, known = recognise(folder, layout)
@@ -113,14 +112,11 @@ def _size(size: int | tuple[int, int]) -> tuple[int, int]:
         raise DatasetError(f"size={size!r} must be a whole number of pixels, or two: (height, width).") from None
 
 
-def _whole(name: str, value: int, lowest: int, highest: int, such: str = "") -> int:
-    """An option as an `int`, NumPy's included."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise DatasetError(f"{name}={value!r} must be a whole number between {lowest} and {highest}{such}.") from None
-    if not lowest <= number <= highest:
-        raise DatasetError(f"{name}={value!r} must lie between {lowest} and {highest}{such}.")
+def _white(white: int) -> int:
+    """A white level as an `int`, NumPy's included."""
+    number = operator.index(white) if hasattr(white, "__index__") else 0
+    if not 255 <= number <= WHITE:
+        raise DatasetError(f"white={white!r} must lie between 255 and {WHITE}, a whole number such as 1023 or 4095.")
     return number
 
 

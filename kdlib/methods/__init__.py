@@ -11,7 +11,7 @@ from typing import Any
 from kdlib.config import DistillerConfig
 from kdlib.contract import Distiller
 from kdlib.methods import baselines
-from kdlib.randomness import seeded
+from kdlib.randomness import checked_seed, seeded
 
 _FILES = (
     "stpm",
@@ -114,12 +114,12 @@ def build(name: str, *, seed: int = 0, **overrides: Any) -> Distiller:
         **overrides: Fields of the method's configuration, for example `backbone="resnet18", steps=500`.
 
     Raises:
-        ValueError: If the name or a field is unknown, or a value does not fit its field.
+        ValueError: If the name or a field is unknown, or a value does not fit its field; or if the seed is none.
     """
     return make(name, configure(name, **overrides), seed=seed)
 
 
 def make(name: str, config: DistillerConfig, *, seed: int = 0) -> Distiller:
     """A fresh method with a whole configuration; see `build`."""
-    with seeded(seed):
+    with seeded(checked_seed(seed)):
         return (METHODS | BASELINES)[own_name(name).partition("/")[0]](config)

@@ -62,6 +62,16 @@ class Baseline(Distiller):
                 self.register_buffer(name, torch.empty_like(tensor))
         return super().load_state_dict(state_dict, strict, assign)
 
+    def recalled(self, name: str) -> Tensor:
+        """What was remembered under a buffer's name.
+
+        Raises:
+            ValueError: If no images were seen yet.
+        """
+        if not hasattr(self, name):
+            raise ValueError(f"'{self.name}' is not trained yet: it remembers no normal features; call kd.fit first")
+        return self.get_buffer(name)
+
     def phases(self, images: TrainingSet) -> Iterator[Phase]:
         self.remember((self.teach(batch.image, batch.teacher) for batch in images), len(images))
         yield from ()
@@ -87,7 +97,7 @@ class MeanFeature(Baseline):
 
     def pairs(self, x: Tensor, teacher: Sequence[Tensor] | None = None) -> Pairs:
         t = self.teach(x, teacher)
-        return [(f, self.get_buffer(f"mean_{i}").expand_as(f)) for i, f in enumerate(t)]
+        return [(f, self.recalled(f"mean_{i}").expand_as(f)) for i, f in enumerate(t)]
 
 
 class NearestPatch(Baseline):
@@ -123,7 +133,7 @@ class NearestPatch(Baseline):
     def level_maps(self, x: Tensor) -> list[Tensor]:
         patches = self._patches(self.teach(x))
         with torch.autocast(x.device.type, enabled=False):
-            nearest = torch.cdist(patches.flatten(1, 2), self.get_buffer("memory")).amin(2).view(patches.shape[:3])
+            nearest = torch.cdist(patches.flatten(1, 2), self.recalled("memory")).amin(2).view(patches.shape[:3])
         return [nearest[:, None]]
 
     @staticmethod

@@ -15,7 +15,7 @@ from kdlib.contract import Distiller
 from kdlib.data.records import ImageSet
 from kdlib.runtime import Precision, Runtime, choose
 from kdlib.scoring.calibration import Scale, Threshold, display_scale, threshold
-from kdlib.scoring.evaluation import check_trained, evaluate, fitting
+from kdlib.scoring.evaluation import evaluate, fitting
 from kdlib.scoring.normal_maps import FLOOR, FUSION, By, NormalMaps, Tally
 from kdlib.scoring.whitening import Moments, Whitening
 
@@ -131,7 +131,6 @@ def calibrate(
     """
     check_kind("model", model, Distiller, "a distiller as kd.build gives, trained by kd.fit")
     check_kind("images", images, ImageSet, "an image set, such as data.calib")
-    check_trained(model)
     _check_images(images, maps)
     if maps == "whitened" and not model.whitens:
         raise ValueError(

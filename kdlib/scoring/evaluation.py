@@ -64,7 +64,6 @@ def evaluate(
         ValueError: If there are no images, `keep` is none of these, or a map or score is NaN or infinite.
     """
     check_kind("images", images, ImageSet, "an image set, such as data.test")
-    check_trained(model)
     if not len(images):
         raise ValueError("there are no images to evaluate; expected at least one")
     result = _empty(images, _positions(keep, images))
@@ -86,19 +85,6 @@ def evaluate(
             if counting:
                 counting.add(images.samples[i].category, amap, mask)
     return replace(result, seconds=seconds)
-
-
-def check_trained(model: object) -> None:
-    """Refuses a baseline that has seen no normal images yet, and so remembers nothing.
-
-    Raises:
-        ValueError: If there is nothing under the name of what it remembers.
-    """
-    name = getattr(model, "remembered", None)
-    if name is None or not isinstance(model, torch.nn.Module):
-        return
-    if not any(buffer.startswith(name) for buffer, _ in model.named_buffers(recurse=False)):
-        raise ValueError("the model is not trained yet: it remembers no normal features; call kd.fit first")
 
 
 def predict(model: Mapper, x: Tensor, runtime: Runtime, names: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from typing import SupportsIndex
-
 from kdlib.config import check_kind
 from kdlib.data import ImageSet
 
@@ -23,11 +20,3 @@ def check_sets(images: ImageSet, held_out: ImageSet | None, auxiliary: ImageSet 
             raise ValueError(f"{name} are {part.size} px, training images {images.size}; load both at one size")
     if auxiliary is not None and (not len(auxiliary) or auxiliary.size != images.size):
         raise ValueError(f"auxiliary is {auxiliary}; expected some images of {images.size[0]} x {images.size[1]} px")
-
-
-def whole_number(value: SupportsIndex, name: str) -> int:
-    """The value as an `int`, NumPy's included."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}; expected a whole number, such as 0") from None

@@ -21,9 +21,9 @@ from kdlib.config import check_kind
 from kdlib.contract import Batch, Distiller, Losses, Phase
 from kdlib.data import ImageSet
 from kdlib.files import alone, expanded
-from kdlib.randomness import Salt, check_seed, mix, seeded
+from kdlib.randomness import Salt, checked_seed, mix, seeded
 from kdlib.runtime import agreed, choose, processes, synchronise
-from kdlib.training.checks import check_sets, whole_number
+from kdlib.training.checks import check_sets
 from kdlib.training.loader import TrainingImages
 from kdlib.training.state import History, RunState, recorded, run_key
 
@@ -73,7 +73,7 @@ def fit(
     """
     check_kind("model", model, Distiller, "a distiller as kd.build gives")
     check_sets(images, held_out, auxiliary)
-    seed = check_seed(whole_number(seed, "seed"))
+    seed = checked_seed(seed)
     processes()  # before the Accelerator, which takes over what this finds
     accelerator = Accelerator(device_placement=False, mixed_precision="no")
     place = None if state is None else expanded(state)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from kdlib import methods, yaml_file
 from kdlib.config import DistillerConfig, check_fields, check_names
 from kdlib.files import expanded
-from kdlib.randomness import check_seed
+from kdlib.randomness import checked_seed
 from kdlib.trials.run import Settings
 
 OPTIONS = "options"
@@ -50,7 +50,7 @@ class Configuration(Settings):
             if value is not None and not value:
                 raise ValueError(f"{name} is an empty list; name one or more, or leave the line out")
         for seed in self.seed:
-            check_seed(seed)
+            checked_seed(seed)
         if self.size < 1:
             raise ValueError(f"size is {self.size}; expected 1 pixel or more")
 
