@@ -43,7 +43,8 @@ def test(
 ) -> None:
     """Evaluate detectors that `train` or `run` saved in OUT/models, on the test images of --data.
 
-    Settings must be those of the training; --data may be another set with the same categories.
+    Settings must be those of the training; --data may be another set with the same categories. A folder of your own
+    images may have another name than in training.
     """
     c = configuration(given)
     folder = results or Path(c.out) / "test"

@@ -12,6 +12,8 @@ channel over this image, so that all of them share one scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
@@ -58,15 +60,19 @@ def features(
         unit: Divide every feature by its length first, as methods do that compare directions; else as they are.
         size: Working height and width in pixels; default: the detector's, or the image's own.
         title: Of the figure.
-        width: Inches.
+        width: Inches, 1 or more.
 
     Raises:
-        ValueError: If the method has no student, there is no such level or channel, or the image cannot be read.
+        ValueError: If `model` is something else or has no student, there is no such level, channel or order, the image
+            cannot be read, or `size` or `width` is no size.
     """
+    if not isinstance(width, Real) or not isfinite(width) or width < 1:
+        raise ValueError(f"width is {width!r}; expected 1 inch or more")
     scorer = model if isinstance(model, Scorer) else Scorer(model)
     detector = model if isinstance(model, Detector) else None
     drawn = decoded(image, detector.white if detector else None)
-    x = resized(drawn, size or (detector.size if detector else size_of(drawn)))
+    usual = detector.size if detector else size_of(drawn)
+    x = resized(drawn, usual if size is None else _checked(size))
     t, s, level_map, amap = _seen(scorer, x, level)
     if unit:
         t, s = (f / np.maximum(np.linalg.norm(f, axis=0), 1e-12) for f in (t, s))
@@ -117,8 +123,8 @@ def _seen(scorer: Scorer, x: torch.Tensor, level: int) -> tuple[NDArray[Any], ..
     batch = x[None].to(next(scorer.parameters()).device)
     with torch.inference_mode():
         pairs = _pairs(scorer, batch)
-        if not 0 <= level < len(pairs):
-            raise ValueError(f"there is no level {level}; expected 0 to {len(pairs) - 1}, fine to coarse")
+        if _whole(level).shape != () or not 0 <= level < len(pairs):
+            raise ValueError(f"there is no level {level!r}; expected 0 to {len(pairs) - 1}, fine to coarse")
         t, s = pairs[level]
         tensors = (t[0], s[0], scorer.model.distance(t, s)[0], scorer.anomaly_map(batch)[0, 0])
     return tuple(tensor.float().cpu().numpy() for tensor in tensors)
@@ -126,16 +132,34 @@ def _seen(scorer: Scorer, x: torch.Tensor, level: int) -> tuple[NDArray[Any], ..
 
 def _chosen(t: NDArray[Any], s: NDArray[Any], channels: int | Sequence[int], order: Order) -> list[int]:
     """Numbers of the channels that are drawn."""
-    if not isinstance(channels, int):
-        chosen = [int(c) for c in channels]
-    else:
-        if order not in ("strength", "disagreement"):
-            raise ValueError(f"order is '{order}'; expected strength or disagreement")
+    if order not in ("strength", "disagreement"):
+        raise ValueError(f"order is {order!r}; expected strength or disagreement")
+    numbers = _whole(channels)
+    chosen = numbers.tolist() if numbers.ndim == 1 else []
+    if numbers.ndim == 0:
         strength = t.var(axis=(1, 2)) if order == "strength" else np.square(t - s).mean(axis=(1, 2))
-        chosen = np.argsort(-strength, kind="stable")[:channels].tolist()
+        chosen = np.argsort(-strength, kind="stable")[: max(int(numbers), 0)].tolist()
     if not chosen or not 0 <= min(chosen) <= max(chosen) < len(t):
-        raise ValueError(f"channels are {channels}; expected one or more, of 0 to {len(t) - 1}")
+        raise ValueError(f"channels are {channels!r}; expected one or more, of 0 to {len(t) - 1}")
     return chosen
+
+
+def _checked(size: object) -> tuple[int, int]:
+    """A working height and width in pixels.
+
+    Raises:
+        ValueError: If these are no two positive whole numbers.
+    """
+    numbers = _whole(size)
+    if numbers.shape != (2,) or numbers.min() < 1:
+        raise ValueError(f"size is {size!r}; expected height and width in pixels, such as (256, 256)")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _whole(value: Any) -> NDArray[Any]:
+    """A whole number or several as an array, NumPy's included; an empty one for anything else."""
+    numbers = np.asarray(value)
+    return numbers if numbers.dtype.kind in "iu" else np.array([], dtype=int)
 
 
 def _components(t: NDArray[Any], s: NDArray[Any]) -> list[NDArray[Any]]:

@@ -263,3 +263,11 @@ def test_presets_and_settings(name: str) -> None:
     assert configure(name, steps=np.int64(7)).steps == 7
     with pytest.raises(ValueError, match="unknown method 'teapot'"):
         kd.build("teapot")
+
+
+def test_a_method_is_named_by_a_text() -> None:
+    for wrong in (None, 3, b"rd", ["rd"]):
+        with pytest.raises(ValueError, match=r"method is a \w+; expected a name such as 'rd' or 'rd/full'"):
+            kd.build(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown method ''; expected one of"):
+        kd.build("")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from kdlib.data import DatasetError, ImageSet, Sample, open_image, open_mask, resize_image, resize_mask, to_rgb
 
@@ -144,6 +145,36 @@ def test_masks_of_every_mode_agree(tmp_path: Path, mode: str) -> None:
         picture = Image.fromarray(wanted.astype(np.uint8) * 255).convert(mode)
     picture.save(tmp_path / "m.png")
     assert (open_mask(tmp_path / "m.png") == wanted).all()
+
+
+def test_masks_are_read_as_what_they_show(tmp_path: Path) -> None:
+    square = np.zeros((40, 40), dtype=np.uint8)
+    square[13:25, 11:29] = 255
+    grey = Image.fromarray(square)
+    seen = Image.merge("RGBA", [grey] * 3 + [Image.fromarray(np.tile(np.arange(1, 41, dtype=np.uint8), (40, 1)))])
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lossy: dict[str, Any] = {"quality": 30}
+    for picture, kind, options in (
+        (grey.convert("RGB").convert("YCbCr"), "TIFF", {}),
+        (grey, "TIFF", {"compression": "jpeg"} | lossy),
+        (grey, "WEBP", {"icc_profile": profile} | lossy),
+        (grey, "WEBP", {"icc_profile": profile, "lossless": True}),
+        (seen, "WEBP", lossy),
+        (grey, "PNG", {"icc_profile": profile}),
+    ):
+        picture.save(tmp_path / "mask", kind, **options)
+        assert (open_mask(tmp_path / "mask") == (square > 0)).all(), (picture.mode, kind, options)
+    classes = Image.fromarray(np.minimum(square, 2))
+    for kind in ("PNG", "WEBP"):
+        classes.save(tmp_path / "mask", kind, icc_profile=profile, lossless=True)
+        assert (open_mask(tmp_path / "mask") == (square > 0)).all(), kind
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_masks_in_colours_of_print_are_refused(tmp_path: Path, kind: str) -> None:
+    Image.new("CMYK", (8, 8), (0, 0, 0, 255)).save(tmp_path / "mask", kind)
+    with pytest.raises(DatasetError, match=r"mask has colours of print \(CMYK\).*expected grey.*Save it as a grey PNG"):
+        open_mask(tmp_path / "mask")
 
 
 def test_mask_details(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import dataset_trees as trees
 import numpy as np
@@ -98,6 +99,45 @@ def test_what_cannot_be_drawn_is_refused(calib_model: Distiller, detector_data: 
     tiny.fit(lookup, detector_data.train)
     with pytest.raises(ValueError, match="'nearest' has no student"):
         kd.viz.features(lookup, image)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"model": "rd"}, "model is a str; expected a distiller as kd.build gives"),
+    "nothing": ({"image": None}, "cannot read an image from NoneType"),
+    "list": ({"image": [torch.zeros(3, 8, 8)]}, "cannot read an image from list"),
+    "batch": ({"image": torch.zeros(1, 3, 8, 8)}, r"cannot read an image from a tensor \(1, 3, 8, 8\)"),
+    "last": ({"image": torch.zeros(8, 8, 3)}, r"cannot read an image from a tensor \(8, 8, 3\)"),
+    "range": ({"image": torch.full((3, 8, 8), 2.0)}, "image values span 2 to 2; expected floats in 0..1"),
+    "type": ({"image": torch.zeros(3, 8, 8).long()}, "from an array of int64; expected uint8"),
+    "level text": ({"level": "1"}, "no level '1'; expected 0 to 2"),
+    "level fraction": ({"level": 1.5}, "no level 1.5; expected 0 to 2"),
+    "level none": ({"level": None}, "no level None; expected 0 to 2"),
+    "levels": ({"level": [0, 1]}, r"no level \[0, 1\]; expected 0 to 2"),
+    "negative": ({"channels": -1}, "channels are -1; expected one or more, of 0 to 63"),
+    "channel fraction": ({"channels": [1.5]}, r"channels are \[1.5\]; expected one or more, of 0 to 63"),
+    "channel text": ({"channels": "4"}, "channels are '4'; expected one or more, of 0 to 63"),
+    "switch": ({"channels": True}, "channels are True; expected one or more, of 0 to 63"),
+    "order": ({"channels": [0], "order": None}, "order is None; expected strength or disagreement"),
+    "side": ({"size": 64}, "size is 64; expected height and width in pixels"),
+    "no pixels": ({"size": (0, 64)}, r"size is \(0, 64\); expected height and width in pixels"),
+    "half pixels": ({"size": (64, 32.5)}, r"size is \(64, 32.5\); expected height and width in pixels"),
+    "width": ({"width": "wide"}, "width is 'wide'; expected 1 inch or more"),
+    "no width": ({"width": float("nan")}, "width is nan; expected 1 inch or more"),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_arguments_of_another_kind_are_named(which: str, calib_model: Distiller) -> None:
+    changed, said = WRONG[which]
+    with pytest.raises(ValueError, match=said):
+        kd.viz.features(**{"model": calib_model, "image": torch.rand(3, 32, 32)} | changed)
+
+
+def test_numbers_of_numpy_are_numbers(calib_model: Distiller) -> None:
+    numbers: dict[str, Any] = {"level": np.int64(1), "channels": np.array([3, 1]), "size": np.array([64, 32])}
+    assert "channels 3, 1 on" in kd.viz.features(calib_model, torch.rand(3, 32, 32), **numbers).get_label()
+    figure = kd.viz.features(calib_model, torch.rand(3, 32, 32), channels=np.int64(2))  # type: ignore[arg-type]
+    assert len(figure.axes) == 3 * 4 + 2
 
 
 def test_a_panel_shows_it(detector: kd.Detector) -> None:

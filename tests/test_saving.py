@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import kdlib as kd
 from kdlib.files import checksum, read_tensors, write_tensors
+from kdlib.scoring import saving
 
 
 @pytest.fixture
@@ -250,6 +251,11 @@ def test_half_precision_takes_half_the_space_and_loads_in_full(detector: kd.Dete
     assert {p.dtype for p in loaded.model.student_parameters()} == {torch.float32}
     for p, q in zip(loaded.model.student_parameters(), detector.model.student_parameters(), strict=True):
         assert torch.equal(p, q.half().float())
+
+
+def test_a_note_is_kept_with_the_weights(detector: kd.Detector, tmp_path: Path) -> None:
+    assert saving.noted(kd.save(detector, tmp_path / "a", note={"seed": 3})) == {"seed": 3}
+    assert saving.noted(kd.save(kd.load(tmp_path / "a"), tmp_path / "b")) == {}
 
 
 def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:

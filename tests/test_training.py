@@ -22,6 +22,7 @@ import kdlib as kd
 from kdlib.contract import Distiller
 from kdlib.runtime import Runtime
 from kdlib.training import cache, loader
+from kdlib.training.checks import enough_values
 from kdlib.training.state import recorded
 
 Make = Callable[[], Distiller]
@@ -209,6 +210,19 @@ def test_a_seed_is_a_whole_number(images: kd.data.ImageSet) -> None:
 def test_a_diverging_loss_stops_the_run(images: kd.data.ImageSet) -> None:
     with pytest.raises(ValueError, match=r"loss became (nan|inf) at step \d+ of phase 'rd'; lower the learning rate"):
         tiny.fit(tiny.build("rd", lr=1e30, steps=30), images)
+
+
+def test_a_batch_of_one_position_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    small = tiny.normal(tmp_path, size=32)
+    for few, batch_size in ((small, 1), (small.subset([0]), 16)):
+        with pytest.raises(ValueError, match=r"a batch \[1, 3, 32, 32\] leaves .* larger size, or raise batch_size"):
+            tiny.fit(tiny.build("rd", weights="random", batch_size=batch_size), few)
+    assert tiny.fit(tiny.build("rd", weights="random", batch_size=2, steps=1), small).rows
+
+
+def test_other_errors_of_a_loss_pass_through() -> None:
+    with pytest.raises(ValueError, match=r"^of the method itself$"), enough_values(torch.zeros(1, 3, 8, 8)):
+        raise ValueError("of the method itself")
 
 
 def test_one_image_and_large_batches(images: kd.data.ImageSet) -> None:

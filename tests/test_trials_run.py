@@ -467,6 +467,68 @@ def test_a_failed_first_try_does_not_occupy_the_folder(root: Path, tmp_path: Pat
     assert len(run(root, tmp_path, "mean", "--category", "bottle")) == 1
 
 
+def test_train_knows_whose_detectors_are_there(
+    root: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, options = tmp_path / "out", ("mean", "--seed", "0", "1")
+    models = out / "models"
+    run(root, out, *options)
+
+    def trained(*arguments: str) -> list[str]:
+        capsys.readouterr()
+        app(expand(["train", *arguments, "--data", str(root), "--out", str(out), *SHORT]), standalone_mode=False)
+        return capsys.readouterr().out.split()[::2]
+
+    assert trained(*options) == ["there"] * 4
+    path = root / "cable" / "train" / "good" / "001.png"
+    before = path.read_bytes()
+    trees.picture(path, seed=99)
+    assert trained("mean") == ["there", "saved"]
+    path.write_bytes(before)  # the run's own images again, beside a detector of others
+    assert trained("mean") == ["there", "saved"] and trained("mean") == ["there", "there"]
+
+    bottle = models / "mean-bottle-seed0"
+    for other, said in (
+        ("cable-seed0", r"it has \{.*'categories': \['cable'\].*expected \{.*'categories': \['bottle'\]"),
+        ("bottle-seed1", r"it has \{'seed': 1\}, expected \{'seed': 0\}; delete that folder to train anew, or choose"),
+    ):
+        shutil.copytree(models / f"mean-{other}", bottle, dirs_exist_ok=True)
+        with pytest.raises(ValueError, match=f"mean-bottle-seed0' holds the detector of another training: {said}"):
+            trained("mean")
+    kd.save(kd.load(bottle), bottle)
+    with pytest.raises(ValueError, match=r"it has no note of its training, expected \{'method': 'mean'"):
+        trained("mean")
+    (bottle / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+        trained("mean")
+    shutil.rmtree(bottle)
+    assert trained("mean") == ["saved", "there"] and trained(*options) == ["there"] * 4
+
+
+@pytest.mark.parametrize("maps", ["plain", "normal"])
+def test_images_of_ones_own_are_tested_in_a_folder_of_another_name(maps: str, tmp_path: Path, quick: None) -> None:
+    parts, later, out = tmp_path / "my_parts", tmp_path / "later" / "new parts", tmp_path / "out"
+    for folder, count in ((parts, 30), (later, 6)):
+        trees.pictures(folder, count)
+        trees.pictures(folder / "defects" / "dent", 2)
+    trees.mvtec(tmp_path / "others", "bottle", train=5)
+
+    def call(stage: str, data: Path, *more: str) -> None:
+        options = ("--size", "64", "--maps", maps, "--device", "cpu", "--precision", "fp32", "--seed", "1")
+        app(expand([stage, "mean", "--data", str(data), "--out", str(out), *options, *more]), standalone_mode=False)
+
+    call("train", parts)
+    for data in (parts, later):
+        call("test", data, "--results", str(tmp_path / data.name))
+        assert [row["category"] for row in read(tmp_path / data.name)] == [data.name]
+    with pytest.raises(
+        ValueError, match=r"no detector in '.*mean-bottle-seed1'; train .* as one that is there: mean-my"
+    ):
+        call("test", tmp_path / "others")
+    with pytest.raises(ValueError, match=r"there is no detector in .*mean-bottle-seed1'"):  # a name that says something
+        call("test", tmp_path / "others" / "bottle")
+
+
 def test_an_unknown_data_set_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="does not exist"):
         run(tmp_path / "none", tmp_path / "out")

@@ -43,12 +43,22 @@ def decode(source: Path | bytes) -> Decoded:
         data = source if isinstance(source, bytes) else _bytes(source)
         with Image.open(BytesIO(data), formats=FORMATS) as file:
             deep = len(file.getbands()) > 1 and any(";16" in str(tile[3]) for tile in file.tile)
-            lossy = file.format in ("JPEG", "MPO") or (file.format == "WEBP" and b"VP8 " in data[:64])
+            lossy = file.format in ("JPEG", "MPO") or file.info.get("compression") in ("jpeg", "tiff_jpeg")
+            lossy = lossy or (file.format == "WEBP" and _is_lossy_webp(data))
             frames = getattr(file, "n_frames", 1)
             if frames > 1 and file.format in ("PNG", "WEBP", "GIF"):
                 raise ValueError(f"it is an animation of {frames} frames; save the one that is meant")
             _load(file)
             return Decoded(ImageOps.exif_transpose(file), lossy, deep)
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether a WebP's pixels are compressed with loss: a colour profile or transparency may stand before them."""
+    at = 12
+    while at < len(data) and data[at : at + 4] not in (b"VP8 ", b"VP8L"):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return data[at : at + 4] == b"VP8 "
 
 
 class _StrictDecoder:

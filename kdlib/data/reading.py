@@ -57,11 +57,13 @@ def open_image(source: Path | bytes, white: int | None = None) -> Image.Image:
 def open_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Decode a mask, upright, [H, W]: True where any colour channel is above zero.
 
-    Transparent pixels are no defect. In masks that are stored as JPEG or lossy WebP a pixel must be above 127, because
-    compression leaves faint grey around every edge. A folder of masks of one image is joined (MVTec LOCO AD).
+    Transparent pixels are no defect. In masks that are stored as JPEG, lossy WebP or TIFF with JPEG compression a pixel
+    must be above 127, because compression leaves faint grey around every edge. A folder of masks of one image is joined
+    (MVTec LOCO AD).
 
     Raises:
-        DatasetError: A file is missing, truncated or damaged; a folder holds no masks, or masks of different sizes.
+        DatasetError: A file is missing, truncated or damaged, or has colours of print (CMYK); a folder holds no masks,
+            or masks of different sizes.
     """
     if not path.is_dir():
         return _mask(path)
@@ -120,8 +122,13 @@ def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
 def _mask(path: Path) -> npt.NDArray[np.bool_]:
     decoded = decode(path)
     image = decoded.image
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
+    if image.mode == "CMYK":  # black is any of many mixtures of inks, few of which become RGB zeros
+        raise DatasetError(
+            f"Mask {path} has colours of print (CMYK), in which black is not one colour; expected grey, a palette or "
+            "RGB, zero where there is no defect. Save it as a grey PNG."
+        )
+    if image.mode in ("P", "PA", "YCbCr"):
+        image = image.convert("RGB" if image.mode == "YCbCr" else "RGBA")
     values = np.asarray(image)
     background = 127 if decoded.lossy else 0
     if values.ndim == 2:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kdlib.config import DistillerConfig
+from kdlib.config import DistillerConfig, check_kind
 from kdlib.contract import Distiller
 from kdlib.methods import baselines
 from kdlib.randomness import checked_seed, seeded
@@ -62,7 +62,12 @@ for _file in _FILES:
 
 
 def own_name(name: str) -> str:
-    """`method` or `method/preset` as it is called here: `stpm/full` for `st/full`. Other names stay as they are."""
+    """`method` or `method/preset` as it is called here: `stpm/full` for `st/full`. Other names stay as they are.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    check_kind("method", name, str, "a name such as 'rd' or 'rd/full'")
     method, slash, variant = name.partition("/")
     return ALIASES.get(method, method) + slash + variant
 

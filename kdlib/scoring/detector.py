@@ -34,10 +34,14 @@ class Scorer(nn.Module):
         model: Trained.
         normal: Mean level maps of normal images; `None` leaves level maps as they are.
         whitening: Which directions of residuals are usual on normal images; `None` takes the method's distances.
+
+    Raises:
+        ValueError: If `model` is something else.
     """
 
     def __init__(self, model: Distiller, normal: NormalMaps | None = None, whitening: Whitening | None = None) -> None:
         super().__init__()
+        check_kind("model", model, Distiller, "a distiller as kd.build gives")
         self.model, self.normal, self.whitening = model, normal, whitening
         self.eval()
 

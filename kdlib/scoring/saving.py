@@ -17,7 +17,7 @@ from torch import Tensor
 from kdlib import methods
 from kdlib.config import check_kind
 from kdlib.contract import Distiller
-from kdlib.files import checksum, expanded, read_tensors, write_tensors, write_text
+from kdlib.files import checksum, expanded, read_header, read_tensors, write_tensors, write_text
 from kdlib.runtime import versions
 from kdlib.scoring.card import Card, NormalCard, read
 from kdlib.scoring.detector import Detector
@@ -29,12 +29,12 @@ FORMAT = 4
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
-def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
+def save(detector: Detector, folder: str | Path, *, half: bool = False, note: dict[str, Any] | None = None) -> Path:
     """Writes the trained weights (safetensors) and a card (JSON) into a folder, each whole or not at all.
 
     The teacher's weights are not copied; the card names them. `load` reads the card in the header of the weights;
     `card.json` is a copy for people. `half` keeps trained weights as 16-bit floats, in half the space; scores change by
-    the rounding.
+    the rounding. `note` is kept beside the card, as JSON; `noted` reads it.
     """
     check_kind("detector", detector, Detector, "a Detector as kd.calibrate or kd.load give")
     folder = expanded(folder)
@@ -59,9 +59,19 @@ def save(detector: Detector, folder: str | Path, *, half: bool = False) -> Path:
         "versions": versions(),
     }
     card["sha256"] = checksum(card, tensors)
-    write_tensors(folder / WEIGHTS, tensors, {"card": card})
+    write_tensors(folder / WEIGHTS, tensors, {"card": card} | ({"note": note} if note else {}))
     write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
     return folder
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """The note that `save` kept with the detector in a folder; empty where it kept none.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    note = read_header(folder / WEIGHTS).get("note")
+    return note if isinstance(note, dict) else {}
 
 
 def _of_normal(normal: NormalMaps | None, whitening: Whitening | None) -> dict[str, Any] | None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
 from kdlib.config import check_kind
 from kdlib.data import ImageSet
 
@@ -20,3 +25,21 @@ def check_sets(images: ImageSet, held_out: ImageSet | None, auxiliary: ImageSet 
             raise ValueError(f"{name} are {part.size} px, training images {images.size}; load both at one size")
     if auxiliary is not None and (not len(auxiliary) or auxiliary.size != images.size):
         raise ValueError(f"auxiliary is {auxiliary}; expected some images of {images.size[0]} x {images.size[1]} px")
+
+
+@contextmanager
+def enough_values(images: Tensor) -> Iterator[None]:
+    """Says what to change where a batch [B, 3, H, W] is too small for batch normalisation in training.
+
+    Raises:
+        ValueError: If a channel has a single value in the whole batch: one image at one position.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"a batch {list(images.shape)} leaves batch normalisation a single value per channel; expected two or "
+            "more: load the images at a larger size, or raise batch_size (and have as many training images)"
+        ) from error

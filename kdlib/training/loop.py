@@ -23,7 +23,7 @@ from kdlib.data import ImageSet
 from kdlib.files import alone, expanded
 from kdlib.randomness import Salt, checked_seed, mix, seeded
 from kdlib.runtime import agreed, choose, processes, synchronise
-from kdlib.training.checks import check_sets
+from kdlib.training.checks import check_sets, enough_values
 from kdlib.training.loader import TrainingImages
 from kdlib.training.state import History, RunState, recorded, run_key
 
@@ -67,8 +67,8 @@ def fit(
 
     Raises:
         ValueError: If `model` or `images` is something else, an image is anomalous, a set is empty or of another size,
-            `seed` is no whole number from 0 to 2**32 - 1, the loss becomes NaN or infinite, or `state` is damaged, in
-            use, or belongs to another run.
+            `seed` is no whole number from 0 to 2**32 - 1, a batch is too small for batch normalisation, the loss
+            becomes NaN or infinite, or `state` is damaged, in use, or belongs to another run.
         OSError: If a disc is full.
     """
     check_kind("model", model, Distiller, "a distiller as kd.build gives")
@@ -157,7 +157,7 @@ class _Trainer:
         for step, batch in enumerate(batches, first):
             self._mode(phase)
             with seeded(self._step_seed(index, step), self.runtime.device):
-                with self.runtime.autocast():
+                with enough_values(batch.image), self.runtime.autocast():
                     named: Losses = step_losses(batch)
                 optimiser.zero_grad(set_to_none=True)
                 scaler.scale(named["total"]).backward()

@@ -35,11 +35,21 @@ def detector(trial: Trial, model: Distiller, part: str, maps: str, out: Path | N
     images = trial.splits.calib if maps == "plain" else trial.splits.calib.of(part)
     calibrated = calibrate(model, images, **scoring(maps), device=trial.device, precision=trial.precision)
     if out:
-        folder = save(calibrated, out / MODELS / model_name(trial.recipe.method, part, trial.seed))
+        folder = save(calibrated, folder_of(trial, part, out), note=note_of(trial, part))
         if model.product:
             weights = model.get_submodule(model.product).state_dict()
             write_tensors(folder / WEIGHTS, {name: halved(tensor) for name, tensor in weights.items()}, {})
     return calibrated
+
+
+def folder_of(trial: Trial, part: str, out: Path) -> Path:
+    """Where the detector of a category, or of all categories, is saved."""
+    return out / MODELS / model_name(trial.recipe.method, part, trial.seed)
+
+
+def note_of(trial: Trial, part: str) -> dict[str, Any]:
+    """What a saved detector says about the training that made it."""
+    return {**trial.key, "part": part}
 
 
 def model_name(method: str, part: str, seed: int) -> str:

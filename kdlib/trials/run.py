@@ -142,7 +142,7 @@ def _same_settings(path: Path, store: Store, settings: Settings, categories: Seq
     if not path.exists() or not (store.has_results() or (path.parent / MODELS).exists()):
         write_text(path, json.dumps(own, indent=2) + "\n")
         return
-    former = _read_settings(path)
+    former = read_settings(path)
     if differing := sorted(
         name for name in (own.keys() | former.keys()) - {"device"} if former.get(name) != own.get(name)
     ):
@@ -152,7 +152,12 @@ def _same_settings(path: Path, store: Store, settings: Settings, categories: Seq
         )
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a results folder was filled with; data in one spelling.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

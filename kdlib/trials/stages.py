@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,17 +12,21 @@ import pandas as pd
 import torch
 
 from kdlib import methods
+from kdlib.data.errors import readable
+from kdlib.data.folder import OWN
+from kdlib.data.layouts import fitting
+from kdlib.data.listing import few
 from kdlib.data.reading import WHITE
-from kdlib.files import check_folder, write_text
+from kdlib.files import check_folder, expanded, write_text
 from kdlib.runtime import processes
+from kdlib.scoring import saving
 from kdlib.scoring.detector import WHITENED, Detector
 from kdlib.scoring.evaluation import evaluate
 from kdlib.scoring.normal_maps import NormalMaps
-from kdlib.scoring.saving import load
 from kdlib.trials import outputs, table
 from kdlib.trials.configuration import Configuration
 from kdlib.trials.names import printable
-from kdlib.trials.run import opened, planned
+from kdlib.trials.run import opened, planned, read_settings
 from kdlib.trials.runner import Report, claimed, part_of
 from kdlib.trials.runner import train as train_model
 from kdlib.trials.trial import Trial, scoring
@@ -35,18 +40,18 @@ def train(configuration: Configuration, report: Report) -> list[Path]:
 
     Raises:
         ValueError: If something does not fit, before anything is trained; or if the folder holds results of other
-            settings.
+            settings, or the detector of another training in the place of one that is complete.
     """
     c, out, saved = configuration, Path(configuration.out), []
     wanted = planned(c.settings(), [c.method], c.category, c.seed)
     store = opened(out, wanted, c.settings())
     main = processes().is_main_process
     for trial in wanted:
-        folders = [folder_of(trial, part, out) for part in _parts(trial)]
+        folders = [outputs.folder_of(trial, part, out) for part in _parts(trial)]
         with claimed(store, trial) as claim:
             if claim == "busy":
                 told = [f"skipped {trial}: another process is at work on it"]
-            elif claim == "done" and all(folder.exists() for folder in folders):
+            elif claim == "done" and _are_there(trial, out):
                 told = [f"there {folder}" for folder in folders]
             else:
                 model = methods.build(trial.recipe.method, seed=trial.seed, **trial.recipe.settings())
@@ -63,7 +68,8 @@ def train(configuration: Configuration, report: Report) -> list[Path]:
 def test(configuration: Configuration, results: Path, report: Report) -> pd.DataFrame:
     """Evaluates saved detectors on the test images; fills `results/metrics.csv` and `results/CATEGORY/` with maps.
 
-    The images may be others than those of the training: another `data` with the same categories.
+    The images may be others than those of the training: another `data` with the same categories, or, after a training
+    on the folder of one category, a folder of one's own images of any name.
 
     Raises:
         ValueError: If a detector is missing, or was made with other settings, or there are no test images; or if
@@ -78,8 +84,7 @@ def test(configuration: Configuration, results: Path, report: Report) -> pd.Data
         return pd.DataFrame()
     for trial in trials:
         for category in trial.categories:
-            folder = folder_of(trial, part_of(trial, category, trial.recipe.maps[0]), Path(c.out))
-            detector = opened_detector(folder, c)
+            detector = opened_detector(_trained(trial, category, c), c)
             rows.append(_row(trial, detector, category, results))
             report(table.line(rows[-1]))
     frame = pd.DataFrame(rows)
@@ -94,11 +99,13 @@ def opened_detector(folder: Path, configuration: Configuration) -> Detector:
         ValueError: If it is missing, damaged, or was made with other settings.
     """
     if not folder.exists():
+        others = few(sorted(saved.name for saved in folder.parent.glob("*")), 6)
         raise ValueError(
             f"there is no detector in '{folder}'; train it first (python -m kdlib train, with the same settings)"
+            + (f", or name category or folder as one that is there: {others}" if others else "")
         )
     asked = methods.configure(configuration.method, **configuration.overrides)
-    detector = load(folder, weights=None if asked.weights in ("auto", "hub", "random") else asked.weights)
+    detector = saving.load(folder, weights=None if asked.weights in ("auto", "hub", "random") else asked.weights)
     own = asdict(detector.model.config) | {"size": detector.size, "white": detector.white or WHITE}
     wanted = asdict(asked) | {"size": (configuration.size, configuration.size), "white": configuration.white or WHITE}
     if configuration.maps != "auto":
@@ -134,9 +141,45 @@ def the_detector(configuration: Configuration) -> Detector:
     return opened_detector(fitting[0] if fitting else models / names[0], c)
 
 
-def folder_of(trial: Trial, part: str, out: Path) -> Path:
-    """Where the detector of a category, or of all categories, is saved."""
-    return out / outputs.MODELS / outputs.model_name(trial.recipe.method, part, trial.seed)
+def _are_there(trial: Trial, out: Path) -> bool:
+    """Whether all detectors of a trial are saved; every one is looked at, before one is written over."""
+    return False not in [_is_there(trial, part, out) for part in _parts(trial)]
+
+
+def _is_there(trial: Trial, part: str, out: Path) -> bool:
+    """Whether a trial's detector is saved; one of former images or of a former teacher does not count.
+
+    Raises:
+        ValueError: If the detector there is damaged, of another training, or does not say of which.
+    """
+    folder = outputs.folder_of(trial, part, out)
+    if not (folder / saving.WEIGHTS).is_file():
+        return False
+    own, wanted = saving.noted(folder), outputs.note_of(trial, part)
+    differing = [name for name in wanted if wanted[name] != own.get(name)]
+    if not set(differing) <= {"data", "teacher"}:
+        there = {name: own.get(name) for name in differing} if own else "no note of its training"
+        here = {name: wanted[name] for name in differing}
+        raise ValueError(
+            f"'{folder}' holds the detector of another training: it has {there}, expected {here}; delete that folder "
+            "to train anew, or choose another --out"
+        )
+    return not differing
+
+
+def _trained(trial: Trial, category: str, configuration: Configuration) -> Path:
+    """The folder of the detector for a category; own images may lie in a folder of another name than in training."""
+    out, maps, data = Path(configuration.out), trial.recipe.maps[0], _absolute(configuration.data)
+    folder, settings = outputs.folder_of(trial, part_of(trial, category, maps), out), out / outputs.SETTINGS
+    if folder.exists() or not settings.is_file() or category != readable(data.name) or fitting(data) != OWN.name:
+        return folder
+    former = _absolute(str(read_settings(settings).get("data")))
+    trained = outputs.folder_of(trial, readable(former.name), out)
+    return trained if trained.exists() else folder
+
+
+def _absolute(data: str) -> Path:
+    return Path(os.path.abspath(expanded(data)))
 
 
 def _maps_of(detector: Detector) -> str:
