@@ -277,18 +277,6 @@ def test_detaching_keeps_the_imitation_from_the_autoencoder(model: EfficientAD) 
         assert (next(own.autoencoder.parameters()).grad is None) == detach
 
 
-def test_with_a_shared_view_all_see_the_recoloured_image() -> None:
-    x, view = torch.rand(2, 2, 3, 64, 64)
-    category = torch.zeros(2, dtype=torch.long)
-    shared = tiny.build("efficientad", shared_view=True, penalty=0.0).eval()
-    own = tiny.build("efficientad", shared_view=False, penalty=0.0).eval()
-    given = Batch(image=x, category=category, views={"recoloured": view})
-    recoloured_alone = Batch(image=view, category=category, views={"recoloured": view})
-    for name, value in shared.loss(given).items():
-        torch.testing.assert_close(value, own.loss(recoloured_alone)[name])
-    assert not torch.isclose(own.loss(given)["hard"], shared.loss(given)["hard"])
-
-
 def test_mix_and_quantiles(model: EfficientAD) -> None:
     x = torch.rand(1, 3, 64, 64)
     model.quantiles.copy_(torch.tensor([[0.5, 1.5], [0.0, 2.0]]))
