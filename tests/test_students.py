@@ -32,6 +32,11 @@ def test_a_student_is_small_and_says_what_it_is(student: Path) -> None:
     assert rows(student, FIRST).keys() >= {"plain", "normal", "whitened"}
 
 
+def test_the_student_of_the_boards_alone_opens() -> None:
+    detector = kd.load(REPOSITORY / "data" / "students" / "circuit_board" / "efficientad")
+    assert detector.model.name == "efficientad" and detector.size == (256, 256)
+
+
 def check(student: Path, category: str) -> None:
     images = kd.data.load("workshop_report", [category], size=256)
     model = kd.load(student).model
