@@ -70,10 +70,11 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     against: Annotated[str, typer.Option(help="Another method, to compare training steps in turn.")] = "",
+    option: Annotated[list[str] | None, typer.Option(help="Fields of the method: NAME=VALUE.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure training and scoring against a plain float32 loop, in turn."""
-    overrides = {"weights": weights} | ({"backbone": backbone} if backbone else {})
+    overrides = {"weights": weights} | ({"backbone": backbone} if backbone else {}) | options(option or [])
     measured = speed.bench(
         method, size=size, batch=batch, device=device, precision=precision, overrides=overrides, against=against
     )

@@ -182,6 +182,7 @@ def test_mistakes_of_bench_and_of_paths(
     assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "nearest")
     assert "has no training to measure" in failure(monkeypatch, capsys, "bench", "stpm", "--against", "mean")
     assert "expected positive numbers" in failure(monkeypatch, capsys, "bench", "stpm", "--batch", "0")
+    assert "blurr" in failure(monkeypatch, capsys, "bench", "stpm", "--option", "blur=1", "blurr=1")
     nowhere = failure(monkeypatch, capsys, "run", "stpm", "--data", str(tmp_path / "none"), "--out", str(tmp_path))
     assert "does not exist" in nowhere
     (tmp_path / "file").write_text("")
