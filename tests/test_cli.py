@@ -138,6 +138,11 @@ def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert found["backbone"] == "resnet18.tv_in1k" and (found["size"], found["batch"]) == (64, 2)
     rates = ("train", "train_plain", "train_ratio", "teacher", "score", "score_plain", "score_ratio", "step_ratio")
     assert all(found[name] > 0 for name in (*rates, "latency_ms_p50", "peak_memory_mb"))
+    app(
+        ["bench", "stpm", "--option", "backbone=resnet18", "--size", "64", "--batch", "2", "--json"],
+        standalone_mode=False,
+    )
+    assert json.loads(capsys.readouterr().out)["backbone"] == "resnet18.tv_in1k"
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,15 @@ def test_a_student_is_small_and_says_what_it_is(student: Path) -> None:
     assert rows(student, FIRST).keys() >= {"plain", "normal", "whitened"}
 
 
-def test_the_student_of_the_boards_alone_opens() -> None:
+def test_on_boards_the_autoencoder_adds_what_is_logically_wrong() -> None:
+    boards = kd.data.load("workshop_report", "circuit_board", size=256)
     detector = kd.load(REPOSITORY / "data" / "students" / "circuit_board" / "efficientad")
-    assert detector.model.name == "efficientad" and detector.size == (256, 256)
+    swapped = []
+    for mix in (0.0, 1.0):  # the student's map, the autoencoder's
+        detector.model.config = replace(detector.model.config, mix=mix)  # type: ignore[type-var, assignment]
+        result = kd.evaluate(detector.model, boards.test, precision="fp32")
+        swapped.append(result.of_defect("swapped_parts").metrics()["aupro"])
+    assert swapped[1] > swapped[0] + 0.2, swapped
 
 
 def check(student: Path, category: str) -> None:

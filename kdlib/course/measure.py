@@ -39,7 +39,7 @@ def trained(name: str, data: Splits, seed: int = 0, **options: object) -> Distil
 
 
 def finished(method: str, folder: str | Path = "../data/students") -> Distiller:
-    """The finished student of a method, kept in `folder`: 256 px, one model for all products of the workshop."""
+    """The finished student of a method, kept in `folder`: 256 px, all products of the workshop, or the folder's one."""
     return kd.load(Path(folder) / method).model
 
 
